@@ -1,0 +1,128 @@
+"""Endpoints, and the immutable view of all of them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+EngineKind = Literal["vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "triton"]
+Slots = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One serving port of one pod. `address` is `ip:port` and is what Envoy is told.
+
+    `metrics_address` and `kv_events` are where the engine is watched: `host:port` for /metrics, a ZMQ
+    endpoint (`tcp://host:port`) for KV events and their replay; None where the engine has none.
+    """
+
+    address: str
+    name: str = ""
+    engine: EngineKind = "vllm"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metrics_address: str | None = None
+    kv_events: str | None = None
+    kv_replay: str | None = None
+
+    @property
+    def ip(self) -> str:
+        """The address without its port; brackets of an IPv6 literal are kept."""
+        return self.address.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """All ready endpoints at one moment.
+
+    `slots[i]` is the row of `endpoints[i]` in every per-endpoint table; a slot outlives view changes for as long as
+    its endpoint stays, and is reused only after its tables were cleared.
+    """
+
+    endpoints: tuple[Endpoint, ...] = ()
+    slots: Slots = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    version: int = 0
+    by_address: Mapping[str, int] = field(default_factory=dict)
+    by_ip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def subset(self, wanted: Iterable[str]) -> NDArray[np.intp]:
+        """Positions (into `endpoints`) named by `ip:port` or by bare `ip`, in view order; may be empty."""
+        found: set[int] = set()
+        for name in wanted:
+            position = self.by_address.get(name)
+            if position is not None:
+                found.add(position)
+            else:
+                found.update(self.by_ip.get(name, ()))
+        return np.array(sorted(found), dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChange:
+    """What one replacement did: slots in `removed` must be cleared before `view` is used again."""
+
+    view: PoolView
+    added: tuple[tuple[int, Endpoint], ...] = ()
+    removed: tuple[tuple[int, Endpoint], ...] = ()
+
+
+class Pool:
+    """Gives each endpoint a stable slot and turns endpoint lists into views."""
+
+    def __init__(self) -> None:
+        self.view = PoolView()
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._next = 0
+
+    @property
+    def capacity(self) -> int:
+        """Slots ever handed out: tables indexed by slot need at least this many rows."""
+        return self._next
+
+    def replace(self, endpoints: Iterable[Endpoint]) -> PoolChange:
+        """Publish exactly these endpoints. A later duplicate address is ignored.
+
+        An endpoint whose address stays but whose name changed is a new pod on a reused IP: it is removed and added.
+        """
+        wanted: dict[str, Endpoint] = {}
+        for endpoint in endpoints:
+            wanted.setdefault(endpoint.address, endpoint)
+        old = {e.address: e for e in self.view.endpoints}
+        removed = tuple(
+            (self._slots[address], endpoint)
+            for address, endpoint in old.items()
+            if address not in wanted or wanted[address].name != endpoint.name
+        )
+        # Freed slots join the pool only after this change, so that no new endpoint takes a row not yet cleared.
+        for _, endpoint in removed:
+            del self._slots[endpoint.address]
+        added = []
+        for address, endpoint in wanted.items():
+            if address not in self._slots:
+                self._slots[address] = self._take()
+                added.append((self._slots[address], endpoint))
+        self._free.extend(slot for slot, _ in removed)
+        self.view = _view(tuple(wanted.values()), self._slots, self.view.version + 1)
+        return PoolChange(self.view, tuple(added), removed)
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._next += 1
+        return self._next - 1
+
+
+def _view(endpoints: tuple[Endpoint, ...], slots: Mapping[str, int], version: int) -> PoolView:
+    by_ip: dict[str, list[int]] = {}
+    for position, endpoint in enumerate(endpoints):
+        by_ip.setdefault(endpoint.ip, []).append(position)
+    return PoolView(
+        endpoints=endpoints,
+        slots=np.array([slots[e.address] for e in endpoints], dtype=np.intp),
+        version=version,
+        by_address={e.address: position for position, e in enumerate(endpoints)},
+        by_ip={ip: tuple(positions) for ip, positions in by_ip.items()},
+    )

@@ -1,0 +1,76 @@
+"""The request as the pick sees it."""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Chain = NDArray[np.uint64]
+"""Chained prefix-block hashes, shape (blocks,): element i identifies blocks 0..i together."""
+
+EMPTY_CHAIN: Chain = np.empty(0, dtype=np.uint64)
+
+
+class Api(enum.StrEnum):
+    """The APIs whose bodies are read; everything else passes through."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    MESSAGES = "messages"
+    GENERATE = "generate"
+    TOKENIZE = "tokenize"
+    PASSTHROUGH = "passthrough"
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the request's headers ask of the picker (docs/design.md names each header)."""
+
+    request_id: str = ""
+    objective: str = ""
+    fairness_id: str = ""
+    slo_ttft_ms: float | None = None
+    slo_tpot_ms: float | None = None
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One inference request, reduced to what a policy may weigh.
+
+    `prompt_tokens` is an estimate unless `tokens_source` says "ids" or "tokenizer".
+    `block_tokens` is how many tokens one element of `chain` stands for; in text mode it follows
+    the model's learned bytes-per-token ratio and need not be whole.
+    `body` is None when the client's bytes go on untouched, else the bytes that replace them.
+    """
+
+    api: Api = Api.PASSTHROUGH
+    model: str = ""
+    stream: bool = False
+    prompt_tokens: float = 0.0
+    prompt_bytes: int = 0
+    tokens_source: Literal["ids", "tokenizer", "ratio", "none"] = "none"
+    max_tokens: int | None = None
+    chain: Chain = field(default_factory=lambda: EMPTY_CHAIN)
+    block_tokens: float = 16.0
+    exact: bool = False
+    body: bytes | None = None
+    hints: Hints = Hints()
+
+
+class BadRequest(Exception):
+    """The client's own fault: answered with `status` and an OpenAI-style error body.
+
+    `param` names the offending field as the OpenAI API does ("messages[0].content"), or is None.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.param = param
+        self.code = code
