@@ -1,0 +1,115 @@
+"""When a shared prefix draws more traffic than its holders can carry.
+
+A product of prefill and batch keeps a hot prefix on its holders as long as their batch grows slower than the others'
+prefill. That fails only where the prefix's share of traffic exceeds its holders' share of the pool. With x the share of
+recent picks that belong to a class, M the endpoints holding its prefix and M' the others:
+
+- **alarm**: x / (1 - x) > |M| / |M'|;
+- **drop**: once 2 x |M| picks of the class in a row cost less on a holder than on any other endpoint, while holders are
+  the busier ones by mean batch, the class goes to the others only;
+- **exit**: when the alarm is false at a pick of the class. Each dropped pick makes one more holder, so |M| / |M'| rises
+  until it reaches x / (1 - x); or the share falls as the window slides. A new drop needs its 2 x |M| picks again.
+
+Where the paper is silent we chose: the window is the last 60 s or 8,192 picks, whichever is shorter; there is no alarm
+before 4 picks per endpoint; a pick belongs to a class when the best hit is over half of its prompt, and the class is
+the prefix of the largest power-of-two number of blocks within that hit, so that requests that share a system prompt and
+then differ by a few blocks stay together. Prefixes that go on to differ for long (a system prompt with long, different
+continuations) fall into several classes, each with its own smaller share.
+
+Source: LMetric (arXiv 2603.15202), the two-phase detector; "busier" is that paper's own condition, measured.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picker.engines.rows import Column, Rows
+from picker.requests.request import Request
+
+Mask = NDArray[np.bool_]
+
+MAX_PICKS = 8192
+_PICKS_PER_ENDPOINT = 4
+_HIGH_HIT = 0.5
+_FORGET_PER_PICK = 32
+
+
+@dataclass(slots=True)
+class _Class:
+    """One prefix class inside the window."""
+
+    count: int = 0
+    streak: int = 0
+    dropped: bool = False
+
+
+class HotPrefixes:
+    """The classes of recent picks: at most 8,192 picks and as many classes, no endpoint identity."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._picks: deque[tuple[float, int | None]] = deque()
+        self._classes: dict[int, _Class] = {}
+
+    def dropped(self, request: Request, rows: Rows, now: float) -> Mask | None:
+        """The endpoints to leave out for this request, shape (N,), never all of them; None where there are none."""
+        key, depth_tokens = _class_of(request, rows)
+        record = self._classes.get(key) if key is not None else None
+        if record is None or not record.dropped or now - self._picks[-1][0] > self._window_s:
+            return None
+        hot: Mask = rows.hit_tokens >= depth_tokens
+        return hot if self._alarmed(record, hot) else None
+
+    def picked(self, request: Request, rows: Rows, cost: Column, now: float) -> None:
+        """A request was placed; `cost`, shape (N,), is what every endpoint would have cost it, nothing dropped."""
+        key, depth_tokens = _class_of(request, rows)
+        self._remember(key, now)
+        if key is None:
+            return
+        record = self._classes[key]
+        hot: Mask = rows.hit_tokens >= depth_tokens
+        if not self._alarmed(record, hot):
+            record.streak, record.dropped = 0, False
+            return
+        cold = ~hot
+        wins = cost[hot].min() < cost[cold].min() and rows.batch[hot].mean() > rows.batch[cold].mean()
+        record.streak = record.streak + 1 if wins else 0
+        if record.streak >= 2 * int(hot.sum()):
+            record.dropped = True
+
+    def _alarmed(self, record: _Class, hot: Mask) -> bool:
+        total, n = len(self._picks), len(hot)
+        holders = int(np.count_nonzero(hot))
+        if total < min(_PICKS_PER_ENDPOINT * n, MAX_PICKS) or not holders:
+            return False
+        # x / (1 - x) > |M| / |M'|, multiplied out.
+        return record.count * (n - holders) > (total - record.count) * holders
+
+    def _remember(self, key: int | None, now: float) -> None:
+        self._picks.append((now, key))
+        if key is not None:
+            self._classes.setdefault(key, _Class()).count += 1
+        # A few old picks per new one, so that no single pick pays for a burst that ends.
+        for _ in range(_FORGET_PER_PICK):
+            at, old = self._picks[0]
+            if len(self._picks) <= MAX_PICKS and now - at <= self._window_s:
+                break
+            self._picks.popleft()
+            if old is not None:
+                record = self._classes[old]
+                record.count -= 1
+                if not record.count:
+                    del self._classes[old]
+
+
+def _class_of(request: Request, rows: Rows) -> tuple[int | None, float]:
+    """The class key and its depth in tokens; None for a request without a long hit anywhere."""
+    best = float(rows.hit_tokens.max(initial=0.0))
+    blocks = min(int(best / request.block_tokens + 0.5), len(request.chain))
+    if not blocks or best <= _HIGH_HIT * request.prompt_tokens:
+        return None, 0.0
+    depth = 1 << (blocks.bit_length() - 1)
+    # Half a block of slack: hits in tokens are rounded where block_tokens is not whole.
+    return int(request.chain[depth - 1]), (depth - 0.5) * request.block_tokens
