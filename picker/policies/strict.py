@@ -15,6 +15,9 @@ from msgspec.structs import FieldInfo, fields
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+MAX_UNKNOWN = 20
+"""How many unknown fields one error names."""
+
 
 class NoParams(msgspec.Struct, frozen=True):
     """Takes no parameters."""
@@ -48,8 +51,9 @@ def read_strictly(kind: type[S], given: Mapping[str, object]) -> S:
     picker.policies.strict.BadSettings: unknown field "afinityThreshold"; did you mean "affinityThreshold"?
     """
     known = {field.encode_name: field for field in fields(kind)}
+    unknown = [name for name in given if name not in known]
     problems = [
-        Problem(name, f'unknown field "{name}"{did_you_mean(name, known)}') for name in given if name not in known
+        Problem(name, f"unknown field {quoted(name)}{did_you_mean(name, known)}") for name in unknown[:MAX_UNKNOWN]
     ]
     values: dict[str, object] = {}
     for name, field in known.items():
@@ -66,14 +70,21 @@ def read_strictly(kind: type[S], given: Mapping[str, object]) -> S:
     return kind(**values)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest of `known` as the end of an error message, or all of them where none is near."""
+def did_you_mean(name: str, known: Iterable[str], else_list: Iterable[str] | None = None) -> str:
+    """The end of an error message: the nearest of `known`; where none is near, all of `else_list` or of `known`."""
     choices = sorted(known)
     # Similarity is quadratic in length: a name this long is no typing error.
     nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.5) if len(name) <= 100 else []
     if nearest:
-        return f'; did you mean "{nearest[0]}"?'
-    return f"; known: {', '.join(choices)}" if choices else "; it takes none"
+        return f"; did you mean {quoted(nearest[0])}?"
+    choices = sorted(else_list) if else_list is not None else choices
+    return f"; known: {', '.join(choices)}" if choices else "; none is known"
+
+
+def quoted(name: str) -> str:
+    """A name from outside, fit for one line of a message."""
+    escaped = name[:80].encode("unicode_escape").decode()
+    return f'"{escaped}"'
 
 
 def _value(field: FieldInfo, given: object) -> Any:
