@@ -1,0 +1,173 @@
+"""The router: reserve at pick, release exactly once, remember why."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from picker.engines.ledger import Ledger
+from picker.engines.snapshot import snapshot
+from picker.engines.table import EngineTable
+from picker.policies.policy import Policy
+from picker.pool.view import Endpoint, Pool, PoolChange
+from picker.requests.request import Request
+from picker.routing.choice import choose
+from picker.routing.decisions import Decision, DecisionLog
+from picker.routing.hits import PrefixHits
+from picker.routing.outcome import Outcome
+
+
+class NoEndpoint(Exception):
+    """Nothing can serve: the pool is empty, or the subset names none of it, or the policy excluded all."""
+
+
+class Watcher(Protocol):
+    """Whoever counts: told of each pick and of each end, never asked."""
+
+    def picked(self, decision: Decision) -> None: ...
+    def ended(self, decision: Decision) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """`destinations`: how long the ordered list for the proxy is (the pick and its fallbacks).
+
+    `sweep_after_s`: a flight without an end for so long is taken for lost; past `max_flights` the oldest is.
+    `worker` and `workers` make flight ids unique over processes: id % workers == worker.
+    """
+
+    destinations: int = 3
+    sweep_after_s: float = 1800.0
+    max_flights: int = 50_000
+    worker: int = 0
+    workers: int = 1
+
+
+class Router:
+    """One process's picks over one pool. Single-threaded; every method takes the caller's `now` in seconds."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        hits: PrefixHits,
+        rng: np.random.Generator,
+        *,
+        settings: RouterSettings = RouterSettings(),
+        pool: Pool | None = None,
+        table: EngineTable | None = None,
+        ledger: Ledger | None = None,
+        log: DecisionLog | None = None,
+        watchers: Iterable[Watcher] = (),
+    ) -> None:
+        self.policy = policy
+        self.hits = hits
+        self.settings = settings
+        self.pool = pool or Pool()
+        self.table = table or EngineTable()
+        self.ledger = ledger or Ledger()
+        self.log = log or DecisionLog()
+        self._rng = rng
+        self._watchers = tuple(watchers)
+        self._open: dict[int, Decision] = {}
+        self._next = settings.worker or settings.workers
+
+    def update_pool(self, endpoints: Iterable[Endpoint]) -> PoolChange:
+        """Serve exactly these endpoints from now on; running answers on the others are left alone."""
+        change = self.pool.replace(endpoints)
+        for slot, _ in change.removed:
+            self.ledger.forget(slot)
+            self.table.clear(slot)
+            self.hits.clear(slot)
+        self.table.ensure(self.pool.capacity)
+        self.ledger.ensure(self.pool.capacity)
+        for slot, endpoint in change.added:
+            self.hits.publishes(slot, endpoint.kv_events is not None)
+        return change
+
+    def pick(self, request: Request, subset: Iterable[str] | None, now: float) -> Decision:
+        """Choose, reserve, remember. `subset` is the proxy's restriction (`ip:port` or `ip`), None for the whole pool.
+
+        Raises NoEndpoint; then nothing was reserved.
+        """
+        view = self.pool.view
+        endpoints, slots = view.endpoints, view.slots
+        if subset is not None:
+            positions = view.subset(subset)
+            endpoints, slots = tuple(endpoints[i] for i in positions), slots[positions]
+        if not len(slots):
+            raise NoEndpoint("no endpoint is ready" if subset is None else "no ready endpoint is in the given subset")
+        hit_tokens = self.hits.tokens(request, slots, now)
+        rows = snapshot(self.table, self.ledger, slots, hit_tokens, request.prompt_tokens, now)
+        scores = self.policy.score(request, rows, now)
+        order, propensity = choose(scores.cost, self.settings.destinations, self._rng)
+        if not len(order):
+            raise NoEndpoint(f"policy {self.policy.name} excluded every endpoint")
+        decision = Decision(
+            flight=self._next,
+            at=now,
+            request=request,
+            policy=self.policy.name,
+            endpoints=endpoints,
+            rows=rows,
+            scores=scores,
+            order=tuple(order.tolist()),
+            propensity=propensity,
+        )
+        self._next += self.settings.workers
+        row = decision.chosen
+        slot = int(slots[row])
+        if len(self._open) >= self.settings.max_flights:
+            self.ended(next(iter(self._open)), Outcome())
+        self.ledger.reserve(decision.flight, slot, float(rows.new_tokens[row]), request.prompt_tokens, now)
+        self._open[decision.flight] = decision
+        self.hits.placed(request, slot, now)
+        self.policy.picked(request, rows, row, now)
+        self.log.append(decision)
+        for watcher in self._watchers:
+            watcher.picked(decision)
+        return decision
+
+    def first_byte(self, flight: int, now: float) -> None:
+        """The answer's body began: its prefill is done. Unknown and repeated flights are ignored."""
+        if flight in self._open:
+            self.ledger.first_byte(flight, now)
+
+    def served(self, flight: int, address: str) -> None:
+        """The proxy says which endpoint really serves; after a fallback the reservation moves there."""
+        decision = self._open.get(flight)
+        position = self.pool.view.by_address.get(address)
+        if decision is None or decision.outcome.served is not None:
+            return
+        decision.outcome.served = address
+        if address != decision.addresses[0] and position is not None:
+            slot = int(self.pool.view.slots[position])
+            self.ledger.move(flight, slot)
+            self.hits.placed(decision.request, slot, decision.at)
+
+    def ended(self, flight: int, outcome: Outcome) -> Decision | None:
+        """Release the flight, once: later calls and unknown flights return None."""
+        decision = self._open.pop(flight, None)
+        if decision is None:
+            return None
+        self.ledger.release(flight)
+        decision.outcome.absorb(outcome)
+        decision.ended = True
+        facts = decision.outcome
+        if facts.cached_tokens is not None and facts.prompt_tokens:
+            predicted = decision.predicted_hit_tokens
+            self.hits.answered(decision.request, predicted, facts.cached_tokens, facts.prompt_tokens)
+        for watcher in self._watchers:
+            watcher.ended(decision)
+        return decision
+
+    def is_open(self, flight: int) -> bool:
+        """Whether this flight holds a reservation."""
+        return flight in self._open
+
+    def sweep(self, now: float) -> int:
+        """End flights that nobody ended; returns how many. Call it every few seconds."""
+        lost = self.ledger.sweep(now, self.settings.sweep_after_s)
+        for flight in lost:
+            self.ended(flight.id, Outcome())
+        return len(lost)

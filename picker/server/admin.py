@@ -1,0 +1,108 @@
+"""HTTP for operators: Prometheus metrics on one port, the decision log and the pool as JSON on another (localhost)."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from picker.engines import ledger as own
+from picker.engines import table as scraped
+from picker.routing.decisions import as_json
+from picker.routing.router import Router
+from picker.telemetry.endpoints import EndpointTallies
+
+MAX_DECISIONS = 1000
+
+
+class Source(Protocol):
+    """Anything that can say its metrics."""
+
+    def collect(self) -> Iterator[Metric]: ...
+
+
+class _Collector(Collector):
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        return self._source.collect()
+
+
+def metrics_app(sources: Iterable[Source]) -> web.Application:
+    """`GET /metrics` in the format that the scraper accepts."""
+    registry = CollectorRegistry(auto_describe=False)
+    for source in sources:
+        registry.register(_Collector(source))
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+def admin_app(router: Router, tallies: EndpointTallies, clock_offset_s: float) -> web.Application:
+    """`/pool`, `/decisions?count=N`, `/decisions/REQUEST_ID`.
+
+    `clock_offset_s` turns the router's clock into Unix time.
+    """
+
+    async def pool(_: web.Request) -> web.Response:
+        return _json(
+            {"policy": router.policy.name, "version": router.pool.view.version, "endpoints": _pool(router, tallies)}
+        )
+
+    async def decisions(request: web.Request) -> web.Response:
+        text = request.query.get("count", "20")
+        if not text.isascii() or not text.isdigit() or len(text) > 6:
+            return _json({"error": "count must be a whole number"}, status=400)
+        found = router.log.last(min(int(text), MAX_DECISIONS))
+        return _json([_decision(d) for d in found])
+
+    async def decision(request: web.Request) -> web.Response:
+        found = router.log.by_request_id(request.match_info["request_id"])
+        if not found:
+            return _json(
+                {"error": "no kept decision has this request id; the log holds the last picks only"}, status=404
+            )
+        return _json([_decision(d) for d in found])
+
+    def _decision(decision: Any) -> dict[str, Any]:
+        return {**as_json(decision), "at": decision.at + clock_offset_s}
+
+    app = web.Application()
+    app.router.add_get("/pool", pool)
+    app.router.add_get("/decisions", decisions)
+    app.router.add_get("/decisions/{request_id}", decision)
+    return app
+
+
+def _pool(router: Router, tallies: EndpointTallies) -> list[dict[str, Any]]:
+    view, table, ledger = router.pool.view, router.table, router.ledger
+    rows = []
+    for endpoint, slot in zip(view.endpoints, view.slots.tolist(), strict=True):
+        rows.append(
+            {
+                "address": endpoint.address,
+                "name": endpoint.name,
+                "engine": endpoint.engine,
+                "running": float(table.columns[scraped.RUNNING, slot]),
+                "waiting": float(table.columns[scraped.WAITING, slot]),
+                "kv_usage": float(table.columns[scraped.KV_USAGE, slot]),
+                "in_flight": float(ledger.columns[own.IN_FLIGHT, slot]),
+                "queued_tokens": float(ledger.columns[own.QUEUED_TOKENS, slot]),
+                **tallies.as_json(endpoint.address),
+            }
+        )
+    return rows
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")

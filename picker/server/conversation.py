@@ -1,0 +1,156 @@
+"""One ext_proc stream: the exchange's events turned into reads, picks and outcomes. No transport in here."""
+
+import structlog
+
+from picker.exchange.events import Event, RequestArrived, RequestEnded, ResponseData, ResponseStarted
+from picker.exchange.failures import Refusal, bad_request, internal_error, no_endpoints
+from picker.exchange.machine import Answer, Exchange
+from picker.requests.reader import Draft
+from picker.requests.request import BadRequest, Request
+from picker.requests.usage import UsageReader
+from picker.routing.decisions import Decision
+from picker.routing.outcome import Outcome
+from picker.routing.router import NoEndpoint
+from picker.server.service import Service
+
+log = structlog.get_logger(__name__)
+
+
+class Conversation:
+    """Message bytes in, reply bytes out, for the HTTP request that this stream is about.
+
+    The shell calls `receive` for every message, writes the replies, and stops when `done`. When `slow` is set it runs
+    `service.reader.finish(slow)` off the loop and hands the result (or the exception) to `resume`. It calls `close`
+    once at the end, whatever happened.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._exchange = Exchange(service.exchange_settings())
+        self._started = service.clock()
+        self._decision: Decision | None = None
+        self._outcome = Outcome()
+        self._usage: UsageReader | None = None
+        self._subset: tuple[str, ...] | None = None
+        self.slow: Draft | None = None
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will be said: the stream can be closed with OK."""
+        return self._exchange.done
+
+    @property
+    def echoing(self) -> bool:
+        """The answer's bytes pass through here: closing now would lose some of them."""
+        return self._exchange.echoing
+
+    def receive(self, message: bytes) -> list[bytes]:
+        """Take one message; give the replies to write, in order."""
+        for event in self._exchange.receive(message):
+            self._take(event)
+        return self._exchange.data_to_send()
+
+    def resume(self, result: Request | Exception) -> list[bytes]:
+        """The slow reading ended: go on with the pick."""
+        self.slow = None
+        if isinstance(result, Request):
+            self._pick(result)
+        else:
+            self._fail(result)
+        return self._exchange.data_to_send()
+
+    def close(self) -> None:
+        """The stream is over: release what it holds, unless the access log will tell the end."""
+        for event in self._exchange.disconnected():
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RequestArrived():
+                self._read(event)
+            case ResponseStarted():
+                self._answer_began(event)
+            case ResponseData():
+                self._answer_goes_on(event)
+            case RequestEnded():
+                self._over(event)
+
+    def _read(self, event: RequestArrived) -> None:
+        self._subset = event.subset
+        reader = self._service.reader
+        try:
+            draft = reader.parse(event.path, event.headers, event.body)
+            if reader.is_slow(draft):
+                self.slow = draft
+                return
+            request = reader.finish(draft)
+        except Exception as error:
+            # Whatever a hostile body provokes stays this request's own affair.
+            self._fail(error)
+            return
+        self._pick(request)
+
+    def _pick(self, request: Request) -> None:
+        service = self._service
+        began = service.clock()
+        try:
+            decision = service.router.pick(request, self._subset, began)
+        except Exception as error:
+            self._fail(error, request.model)
+            return
+        service.metrics.pick_seconds.observe(service.clock() - began)
+        self._decision = decision
+        self._exchange.answer(Answer(decision.addresses, flight=str(decision.flight), body=request.body))
+
+    def _fail(self, error: Exception, model: str = "") -> None:
+        refusal = _refusal(error)
+        if refusal.status >= 500 and not isinstance(error, NoEndpoint):
+            log.error("request failed inside the picker", exc_info=error)
+        self._service.metrics.refused(model, refusal.status)
+        self._exchange.refuse(refusal)
+
+    def _answer_began(self, event: ResponseStarted) -> None:
+        self._outcome.status = event.status
+        self._outcome.streamed = event.streaming
+        if self._decision is None:
+            return
+        if event.served is not None:
+            self._service.router.served(self._decision.flight, event.served)
+        self._decision.outcome.streamed = event.streaming
+        self._decision.outcome.status = event.status
+
+    def _answer_goes_on(self, event: ResponseData) -> None:
+        decision, now = self._decision, self._service.clock()
+        if decision is None:
+            return
+        if event.body and self._outcome.ttft_s is None:
+            self._outcome.ttft_s = now - self._started
+            # Said at once, not at the end: after a detach only the access log goes on, and this is the better figure.
+            decision.outcome.ttft_s = self._outcome.ttft_s
+            self._service.router.first_byte(decision.flight, now)
+        if self._usage is None:
+            self._usage = UsageReader(streaming=self._outcome.streamed)
+        self._usage.feed(event.body)
+
+    def _over(self, event: RequestEnded) -> None:
+        decision, service = self._decision, self._service
+        if decision is None:
+            return
+        answered = self._outcome.status != 0
+        if not event.complete and answered and not self.echoing and service.access_log_live:
+            return
+        self._outcome.duration_s = service.clock() - self._started
+        self._outcome.complete = event.complete
+        if self._usage is not None and (usage := self._usage.finish()) is not None:
+            self._outcome.prompt_tokens = usage.prompt_tokens
+            self._outcome.completion_tokens = usage.completion_tokens
+            self._outcome.cached_tokens = usage.cached_tokens
+        service.finish(decision.flight, self._outcome)
+
+
+def _refusal(error: Exception) -> Refusal:
+    if isinstance(error, BadRequest):
+        return bad_request(error.message, status=error.status, param=error.param, code=error.code)
+    if isinstance(error, NoEndpoint):
+        return no_endpoints(str(error))
+    return internal_error()

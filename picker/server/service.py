@@ -1,0 +1,98 @@
+"""What all streams of one picker process share: reader, router, metrics, and the word of the access log."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from picker.exchange.access_log import AccessRecord
+from picker.exchange.machine import ExchangeSettings
+from picker.requests.reader import Reader
+from picker.routing.outcome import Outcome
+from picker.routing.router import Router
+from picker.telemetry.metrics import RequestMetrics
+
+
+class Relay(Protocol):
+    """The other workers of this picker."""
+
+    def send(self, worker: int, record: AccessRecord) -> bool: ...
+    def peers_live(self) -> bool: ...
+
+
+class Service:
+    """One worker's request path without its sockets."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        router: Router,
+        metrics: RequestMetrics,
+        exchange: ExchangeSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.reader = reader
+        self.router = router
+        self.metrics = metrics
+        self.clock = clock
+        self.access_log_streams = 0
+        self._exchange = exchange
+        self._no_detach = replace(exchange, detach=False)
+        self.relay: Relay | None = None
+
+    @property
+    def access_log_live(self) -> bool:
+        """Envoy's access log is connected: ends of answers will be told by it."""
+        return self.access_log_streams > 0 or (self.relay is not None and self.relay.peers_live())
+
+    def exchange_settings(self) -> ExchangeSettings:
+        """Settings for a new stream. Detaching needs somebody else to tell the end."""
+        return self._exchange if self.access_log_live else self._no_detach
+
+    def finish(self, flight: int, outcome: Outcome) -> None:
+        """A flight ended: release it and learn from what the answer told."""
+        decision = self.router.ended(flight, outcome)
+        if decision is None:
+            return
+        facts = decision.outcome
+        if facts.prompt_tokens:
+            self.reader.observe(decision.request, facts.prompt_tokens)
+
+    def logged(self, record: AccessRecord) -> None:
+        """Envoy's access log speaks of a request: its first body byte, or its end."""
+        settings = self.router.settings
+        flight = record.flight
+        if flight is None:
+            self.metrics.log_records.add("foreign")
+        elif self.router.is_open(flight):
+            self._apply(flight, record)
+        elif flight % settings.workers != settings.worker:
+            relayed = self.relay is not None and self.relay.send(flight % settings.workers, record)
+            self.metrics.log_records.add("relayed" if relayed else "lost")
+        else:
+            self.metrics.log_records.add("late")
+
+    def _apply(self, flight: int, record: AccessRecord) -> None:
+        now = self.clock()
+        if record.served is not None:
+            self.router.served(flight, record.served)
+        if record.ttft_s is not None:
+            self.router.first_byte(flight, now)
+        if not record.ended:
+            self.metrics.log_records.add("progress")
+            return
+        self.metrics.log_records.add("end")
+        self.finish(
+            flight,
+            Outcome(
+                status=record.status,
+                served=record.served,
+                ttft_s=record.ttft_s,
+                duration_s=record.duration_s,
+                prompt_tokens=record.prompt_tokens,
+                cached_tokens=record.cached_tokens,
+                completion_tokens=record.completion_tokens,
+                complete=record.complete,
+            ),
+        )

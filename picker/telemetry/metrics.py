@@ -1,0 +1,184 @@
+"""Metrics of one picker process under the names that dashboards of llm-d-router know, and a few of our own.
+
+Names shared with llm-d-router start with `llm_d_epp_`; what only picker has starts with `picker_`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from picker.engines import ledger as own
+from picker.engines import table as scraped
+from picker.engines.rows import Column
+from picker.routing.decisions import Decision
+from picker.routing.router import Router
+from picker.telemetry.tally import BYTES, FAST_SECONDS, SECONDS, SIGNED_TOKENS, TOKENS, Count, Spread
+
+MODEL = ("model_name", "target_model_name")
+
+
+class RequestMetrics:
+    """Watches a router: one call at pick, one at end."""
+
+    def __init__(self) -> None:
+        self.requests = Count("llm_d_epp_request", "Requests picked for.", MODEL)
+        self.errors = Count(
+            "llm_d_epp_request_error", "Requests refused or failed, by status.", ("model_name", "error_code")
+        )
+        self.duration = Spread("llm_d_epp_request_duration_seconds", "Arrival to end of answer.", SECONDS, MODEL)
+        self.request_bytes = Spread("llm_d_epp_request_size_bytes", "Request body size.", BYTES, MODEL)
+        self.input_tokens = Spread(
+            "llm_d_epp_request_input_tokens", "Prompt tokens, as the answer reports them.", TOKENS, MODEL
+        )
+        self.output_tokens = Spread("llm_d_epp_request_output_tokens", "Completion tokens.", TOKENS, MODEL)
+        self.cached_tokens = Spread("llm_d_epp_request_cached_tokens", "Cached prompt tokens.", TOKENS, MODEL)
+        self.ttft = Spread(
+            "llm_d_epp_request_ttft_seconds", "Arrival to first body byte.", SECONDS, (*MODEL, "streaming")
+        )
+        self.tpot = Spread(
+            "llm_d_epp_request_streaming_tpot_seconds", "Time per output token after the first.", FAST_SECONDS, MODEL
+        )
+        self.ntpot = Spread("llm_d_epp_request_ntpot_seconds", "Duration per output token.", SECONDS, MODEL)
+        self.attempts = Count(
+            "llm_d_epp_scheduler_attempts", "Picks.", ("status", "target_model_name", "endpoint_name"), 4096
+        )
+        self.pick_seconds = Spread("llm_d_epp_scheduler_e2e_duration_seconds", "Time of one pick.", FAST_SECONDS)
+        self.hit_error = Spread(
+            "picker_prefix_hit_error_tokens", "Predicted minus reported cached tokens.", SIGNED_TOKENS, ("matching",)
+        )
+        self.predicted_hit = Count(
+            "picker_prefix_hit_predicted_tokens", "Predicted cached tokens of answers that report them.", ("matching",)
+        )
+        self.reported_hit = Count(
+            "picker_prefix_hit_reported_tokens", "Cached tokens that answers reported.", ("matching",)
+        )
+        self.fallbacks = Count("picker_fallback_served", "Answers served by another endpoint than the pick.")
+        self.streams = Count("llm_d_epp_extproc_streams", "Finished ext_proc streams, by gRPC code.", ("code",))
+        self.stream_seconds = Spread(
+            "llm_d_epp_extproc_stream_duration_seconds", "Life of an ext_proc stream.", SECONDS
+        )
+        self.log_records = Count(
+            "picker_access_log_records", "Access-log records, by what became of them.", ("result",)
+        )
+        self.streams_inflight = 0
+
+    def picked(self, decision: Decision) -> None:
+        request = decision.request
+        self.requests.add(request.model, request.model)
+        self.request_bytes.observe(request.prompt_bytes, request.model, request.model)
+        self.attempts.add("success", request.model, decision.endpoints[decision.chosen].address)
+
+    def ended(self, decision: Decision) -> None:
+        request, outcome = decision.request, decision.outcome
+        model = request.model
+        if outcome.status >= 400:
+            self.errors.add(model, str(outcome.status))
+        if outcome.duration_s is not None:
+            self.duration.observe(outcome.duration_s, model, model)
+            if outcome.completion_tokens:
+                self.ntpot.observe(outcome.duration_s / outcome.completion_tokens, model, model)
+        if outcome.ttft_s is not None:
+            self.ttft.observe(outcome.ttft_s, model, model, "true" if outcome.streamed else "false")
+        if (tpot := outcome.tpot_s) is not None:
+            self.tpot.observe(tpot, model, model)
+        if outcome.prompt_tokens is not None:
+            self.input_tokens.observe(outcome.prompt_tokens, model, model)
+        if outcome.completion_tokens is not None:
+            self.output_tokens.observe(outcome.completion_tokens, model, model)
+        if outcome.cached_tokens is not None:
+            self.cached_tokens.observe(outcome.cached_tokens, model, model)
+            matching = "exact" if request.exact else "text"
+            self.hit_error.observe(decision.predicted_hit_tokens - outcome.cached_tokens, matching)
+            self.predicted_hit.add(matching, by=decision.predicted_hit_tokens)
+            self.reported_hit.add(matching, by=outcome.cached_tokens)
+        if outcome.served is not None and outcome.served != decision.addresses[0]:
+            self.fallbacks.add()
+
+    def refused(self, model: str, status: int) -> None:
+        """A request that was answered by the picker itself."""
+        self.errors.add(model, str(status))
+        self.attempts.add("failure", model, "")
+
+    def collect(self) -> Iterator[Metric]:
+        for family in vars(self).values():
+            if isinstance(family, Count | Spread):
+                yield from family.collect()
+        yield gauge("llm_d_epp_extproc_streams_inflight", "Open ext_proc streams.", self.streams_inflight)
+
+
+class PoolMetrics:
+    """Gauges read off a router's tables when Prometheus asks."""
+
+    def __init__(self, router: Router, pool: str) -> None:
+        self._router = router
+        self._pool = pool
+
+    def collect(self) -> Iterator[Metric]:
+        router, view = self._router, self._router.pool.view
+        table, ledger, slots = router.table, router.ledger, view.slots
+        addresses = [endpoint.address for endpoint in view.endpoints]
+        for name, help, column in (
+            ("kv_cache_utilization", "KV cache use, 0..1", table.columns[scraped.KV_USAGE, slots]),
+            ("queue_size", "Waiting requests", table.columns[scraped.WAITING, slots]),
+            ("running_requests", "Running requests", table.columns[scraped.RUNNING, slots]),
+        ):
+            yield gauge(f"llm_d_epp_average_{name}", f"{help}, mean over endpoints.", _mean(column), name=self._pool)
+            yield gauge(
+                f"llm_d_epp_std_dev_{name}", f"{help}, deviation over endpoints.", _deviation(column), name=self._pool
+            )
+        yield gauge("llm_d_epp_ready_endpoints", "Endpoints that can be picked.", len(slots), name=self._pool)
+        per_endpoint = "model_server_endpoint"
+        yield _each(
+            "llm_d_epp_per_endpoint_queue_size",
+            "Waiting requests.",
+            per_endpoint,
+            addresses,
+            table.columns[scraped.WAITING, slots],
+        )
+        yield _each(
+            "llm_d_epp_inflight_requests",
+            "Own requests in flight.",
+            "endpoint_name",
+            addresses,
+            ledger.columns[own.IN_FLIGHT, slots],
+        )
+        yield _each(
+            "llm_d_epp_inflight_tokens",
+            "Own uncached tokens queued for prefill.",
+            "endpoint_name",
+            addresses,
+            ledger.columns[own.QUEUED_TOKENS, slots],
+        )
+        yield gauge(
+            "llm_d_epp_request_running",
+            "Own requests in flight, all endpoints.",
+            float(ledger.columns[own.IN_FLIGHT, slots].sum()),
+        )
+        yield gauge(
+            "picker_prefix_calibration_ratio",
+            "Reported over predicted cached tokens in text mode.",
+            router.hits.calibration.ratio,
+        )
+
+
+def gauge(metric: str, help: str, value: float, **labels: str) -> GaugeMetricFamily:
+    """One gauge sample with its labels."""
+    family = GaugeMetricFamily(metric, help, labels=list(labels))
+    family.add_metric(list(labels.values()), float(value))
+    return family
+
+
+def _each(name: str, help: str, label: str, addresses: Iterable[str], column: Column) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, help, labels=[label])
+    for address, value in zip(addresses, column.tolist(), strict=True):
+        family.add_metric([address], float(value))
+    return family
+
+
+def _mean(column: Column) -> float:
+    return float(np.mean(column)) if len(column) else 0.0
+
+
+def _deviation(column: Column) -> float:
+    return float(np.std(column)) if len(column) else 0.0

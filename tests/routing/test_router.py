@@ -1,0 +1,131 @@
+"""The router: what a caller of `pick` can rely on."""
+
+import numpy as np
+import pytest
+
+from picker.engines import ledger as own
+from picker.engines.index import PrefixIndex
+from picker.engines.approximate import ApproximateIndex
+from picker.policies.registry import REGISTRY
+from picker.pool.view import Endpoint
+from picker.requests.request import Hints, Request
+from picker.routing.hits import PrefixHits
+from picker.routing.outcome import Outcome
+from picker.routing.router import NoEndpoint, Router, RouterSettings
+
+ADDRESSES = [f"10.0.0.{i}:8000" for i in range(1, 5)]
+
+
+def make_router(policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: object) -> Router:
+    rng = np.random.default_rng(7)
+    hits = PrefixHits(PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0))
+    router = Router(REGISTRY[policy]({}, rng), hits, rng, settings=RouterSettings(**settings))
+    router.update_pool(Endpoint(address) for address in addresses)
+    return router
+
+
+def prompt(tokens: int = 1000, seed: int = 0, request_id: str = "") -> Request:
+    chain = np.random.default_rng(seed).integers(1, 2**63, tokens // 64, dtype=np.uint64)
+    return Request(model="m", prompt_tokens=tokens, chain=chain, block_tokens=64.0, hints=Hints(request_id=request_id))
+
+
+def in_flight(router: Router) -> list[float]:
+    return router.ledger.columns[own.IN_FLIGHT, router.pool.view.slots].tolist()
+
+
+def test_a_pick_reserves_and_its_end_releases_once() -> None:
+    router = make_router()
+    decision = router.pick(prompt(), None, now=0.0)
+    assert sum(in_flight(router)) == 1
+    assert router.ended(decision.flight, Outcome(status=200)) is decision
+    assert router.ended(decision.flight, Outcome(status=200)) is None
+    assert in_flight(router) == [0, 0, 0, 0]
+
+
+def test_a_burst_of_500_requests_sees_itself() -> None:
+    router = make_router()
+    for i in range(500):
+        router.pick(prompt(seed=i), None, now=i / 500)
+    assert max(in_flight(router)) <= 2 * min(in_flight(router))
+
+
+def test_the_destination_list_has_the_pick_first_and_no_endpoint_twice() -> None:
+    decision = make_router(destinations=3).pick(prompt(), None, now=0.0)
+    assert len(set(decision.addresses)) == 3
+    assert decision.scores.cost[decision.order[0]] == decision.scores.cost.min()
+
+
+def test_a_subset_restricts_pick_and_fallbacks() -> None:
+    decision = make_router().pick(prompt(), ["10.0.0.2:8000", "10.0.0.3"], now=0.0)
+    assert set(decision.addresses) == {"10.0.0.2:8000", "10.0.0.3:8000"}
+
+
+@pytest.mark.parametrize("subset", [[], ["10.9.9.9:8000"]])
+def test_a_subset_without_a_ready_endpoint_picks_nothing(subset: list[str]) -> None:
+    router = make_router()
+    with pytest.raises(NoEndpoint):
+        router.pick(prompt(), subset, now=0.0)
+    assert in_flight(router) == [0, 0, 0, 0]
+
+
+def test_an_empty_pool_picks_nothing() -> None:
+    with pytest.raises(NoEndpoint):
+        make_router(addresses=[]).pick(prompt(), None, now=0.0)
+
+
+def test_the_second_turn_of_a_conversation_returns_to_its_endpoint() -> None:
+    router = make_router()
+    first = router.pick(prompt(2000), None, now=0.0)
+    router.ended(first.flight, Outcome(status=200))
+    second = router.pick(prompt(2000), None, now=10.0)
+    assert second.addresses[0] == first.addresses[0]
+    assert second.predicted_hit_tokens > 1900
+
+
+def test_after_a_fallback_the_reservation_stands_where_the_request_is() -> None:
+    router = make_router()
+    decision = router.pick(prompt(), None, now=0.0)
+    router.served(decision.flight, decision.addresses[1])
+    assert in_flight(router)[decision.order[1]] == 1
+    assert in_flight(router)[decision.chosen] == 0
+
+
+def test_an_endpoint_that_leaves_takes_its_counts_along_and_its_running_answers_end_quietly() -> None:
+    router = make_router()
+    flights = [router.pick(prompt(seed=i), None, now=0.0).flight for i in range(8)]
+    router.update_pool([])
+    router.update_pool(Endpoint(f"10.0.1.{i}:8000") for i in range(4))
+    for flight in flights:
+        router.ended(flight, Outcome(status=200))
+    assert in_flight(router) == [0, 0, 0, 0]
+
+
+def test_a_flight_that_nobody_ends_is_swept() -> None:
+    router = make_router(sweep_after_s=100.0)
+    router.pick(prompt(), None, now=0.0)
+    assert router.sweep(now=99.0) == 0
+    assert router.sweep(now=101.0) == 1
+    assert in_flight(router) == [0, 0, 0, 0]
+
+
+def test_open_flights_are_bounded_and_the_oldest_gives_way() -> None:
+    router = make_router(max_flights=10)
+    first = router.pick(prompt(), None, now=0.0).flight
+    for i in range(10):
+        router.pick(prompt(seed=i), None, now=1.0)
+    assert not router.is_open(first)
+    assert sum(in_flight(router)) == 10
+
+
+def test_flight_ids_of_workers_never_meet() -> None:
+    ids = [make_router(worker=w, workers=3).pick(prompt(), None, now=0.0).flight % 3 for w in range(3)]
+    assert ids == [0, 1, 2]
+
+
+def test_a_decision_is_found_by_its_request_id_with_its_outcome() -> None:
+    router = make_router()
+    decision = router.pick(prompt(request_id="abc"), None, now=0.0)
+    router.ended(decision.flight, Outcome(status=200, ttft_s=0.5))
+    (found,) = router.log.by_request_id("abc")
+    assert found.ended
+    assert found.outcome.ttft_s == 0.5
