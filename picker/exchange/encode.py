@@ -1,0 +1,139 @@
+"""Replies as bytes, written straight in protobuf wire format.
+
+A serialised message is the concatenation of its fields, so that what depends on the destination alone is built once and
+kept, and no message object is made on the hot path. The tests read every reply back with the compiled protos.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from struct import pack
+
+from picker.exchange import keys
+from picker.exchange.failures import Refusal
+
+Json = str | bool | int | float | Mapping[str, "Json"] | Sequence["Json"]
+"""What dynamic metadata may hold."""
+
+CHUNK_BYTES = 62_000
+"""Largest body in one streamed reply: the protocol's limit, below Envoy's 64 KiB."""
+
+# Field numbers of ProcessingResponse.
+REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY, RESPONSE_BODY, REQUEST_TRAILERS, RESPONSE_TRAILERS = range(1, 7)
+_IMMEDIATE, _DYNAMIC_METADATA = 7, 8
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field; all our numbers fit one tag byte."""
+    return bytes((number << 3 | 2,)) + _varint(len(payload)) + payload
+
+
+def _text(value: str) -> bytes:
+    return value.encode("utf-8", "replace")
+
+
+def set_header(name: str, value: str) -> bytes:
+    """HeaderMutation.set_headers: overwrite or add."""
+    header = _field(1, _text(name)) + _field(3, _text(value))
+    return _field(1, _field(1, header) + b"\x18\x02")
+
+
+def remove_header(name: str) -> bytes:
+    """HeaderMutation.remove_headers."""
+    return _field(2, _text(name))
+
+
+def _value(value: Json) -> bytes:
+    """google.protobuf.Value."""
+    if isinstance(value, str):
+        return _field(3, _text(value))
+    if isinstance(value, bool):
+        return b"\x20\x01" if value else b"\x20\x00"
+    if isinstance(value, int | float):
+        return b"\x11" + pack("<d", value)
+    if isinstance(value, Mapping):
+        return _field(5, _struct(value))
+    return _field(6, b"".join(_field(1, _value(item)) for item in value))
+
+
+def _entry(key: str, value: bytes) -> bytes:
+    """One entry of google.protobuf.Struct.fields."""
+    return _field(1, _field(1, _text(key)) + _field(2, value))
+
+
+def _struct(values: Mapping[str, Json]) -> bytes:
+    return b"".join([_entry(key, _value(value)) for key, value in values.items()])
+
+
+@lru_cache(maxsize=8192)
+def _destination(destinations: tuple[str, ...]) -> tuple[bytes, bytes]:
+    listed = ",".join(destinations)
+    return set_header(keys.DESTINATION, listed), _entry(keys.DESTINATION, _value(listed))
+
+
+def pick_header(destinations: tuple[str, ...]) -> bytes:
+    """The mutation that names the pick, best first."""
+    return _destination(destinations)[0]
+
+
+def pick_metadata(destinations: tuple[str, ...], flight: str, more: Mapping[str, Json]) -> bytes:
+    """The dynamic metadata that repeats the header exactly, carries the flight, and whatever else is given."""
+    entries = _destination(destinations)[1]
+    if flight:
+        entries += _entry(keys.FLIGHT, _field(3, _text(flight)))
+    if more:
+        entries += _struct(more)
+    return _field(_DYNAMIC_METADATA, _entry(keys.LB_NAMESPACE, _field(5, entries)))
+
+
+def whole_body(body: bytes) -> bytes:
+    """CommonResponse.body_mutation that replaces a buffered body."""
+    return _field(3, _field(1, body))
+
+
+def go_on(
+    part: int, *, mutation: bytes = b"", body: bytes = b"", clear_route: bool = False, more: bytes = b""
+) -> bytes:
+    """A headers or body reply: `mutation` holds header mutations, `body` a body mutation, `more` further fields."""
+    common = (_field(2, mutation) if mutation else b"") + body + (b"\x28\x01" if clear_route else b"")
+    return _field(part, _field(1, common) if common else b"") + more
+
+
+def trailers(part: int) -> bytes:
+    """A trailers reply that changes nothing."""
+    return _field(part, b"")
+
+
+def streamed(part: int, body: bytes, end: bool) -> list[bytes]:
+    """A body as streamed replies of at most CHUNK_BYTES each; `end` is set on the last, even of an empty body."""
+    if not body:
+        return [_chunk(part, b"", True)] if end else []
+    last = len(body) - 1
+    starts = range(0, len(body), CHUNK_BYTES)
+    return [_chunk(part, body[i : i + CHUNK_BYTES], end and i + CHUNK_BYTES > last) for i in starts]
+
+
+def _chunk(part: int, body: bytes, end: bool) -> bytes:
+    piece = (_field(1, body) if body else b"") + (b"\x10\x01" if end else b"")
+    return _field(part, _field(1, _field(3, _field(3, piece))))
+
+
+def immediate(refusal: Refusal, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    """An ImmediateResponse: the client gets this instead of an answer."""
+    fields = [("content-type", "application/json"), *headers]
+    if refusal.retry_after is not None:
+        fields.append(("retry-after", str(refusal.retry_after)))
+    if refusal.dropped is not None:
+        fields.append((keys.DROPPED_REASON, refusal.dropped))
+    status = _field(1, b"\x08" + _varint(refusal.status))
+    mutation = _field(2, b"".join([set_header(name, value) for name, value in fields]))
+    details = _field(5, _text(f"picker_{refusal.failure.value}"))
+    return _field(_IMMEDIATE, status + mutation + _field(3, refusal.body()) + details)

@@ -1,0 +1,1 @@
+"""Envoy's messages, compiled from proto/ by `make proto`. Never edited by hand."""
