@@ -13,10 +13,18 @@ from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 _INTRO = """# Policies
 
 A policy ranks the endpoints for one request. Costs are compared, lowest wins, equal costs are drawn at random, infinite
-cost leaves an endpoint out. What a policy may know is one row per endpoint: own reservations, merged with what was scraped.
+cost leaves an endpoint out. What a policy may know is one row per endpoint: own reservations merged with what was
+scraped.
 
-In a configuration file the policy NAME is the plugin type `NAME-policy`, its parameters are the plugin's; on the
-command line it is `--policy NAME`. Without either, it is `{default}`.
+On the command line it is `--policy NAME`. In a configuration file NAME is the plugin type `NAME-policy` and its
+parameters are the plugin's. Without either, it is `{default}`.
+
+    apiVersion: llm-d.ai/v1alpha1
+    kind: EndpointPickerConfig
+    plugins:
+    - type: sticky-until-saturated-policy
+      parameters:
+        peakPrefillRate: 15000
 
 This page is generated: `python -m picker.policies.doc > docs/policies.md`.
 

@@ -73,10 +73,9 @@ class HotPrefixes:
         if not self._alarmed(record, hot):
             record.streak, record.dropped = 0, False
             return
-        cold = ~hot
-        wins = cost[hot].min() < cost[cold].min() and rows.batch[hot].mean() > rows.batch[cold].mean()
+        wins = bool(hot[cost == cost.min()].all()) and _busier(rows.batch, hot)
         record.streak = record.streak + 1 if wins else 0
-        if record.streak >= 2 * int(hot.sum()):
+        if record.streak >= 2 * np.count_nonzero(hot):
             record.dropped = True
 
     def _alarmed(self, record: _Class, hot: Mask) -> bool:
@@ -102,6 +101,13 @@ class HotPrefixes:
                 record.count -= 1
                 if not record.count:
                     del self._classes[old]
+
+
+def _busier(batch: Column, hot: Mask) -> bool:
+    """Holders have the larger mean batch; both sides have members."""
+    holders = int(np.count_nonzero(hot))
+    inside = float(batch @ hot)
+    return inside / holders > (float(batch.sum()) - inside) / (len(hot) - holders)
 
 
 def _class_of(request: Request, rows: Rows) -> tuple[int | None, float]:
