@@ -83,7 +83,7 @@ def parse_file(text: bytes, name: str = "endpoints") -> list[Endpoint]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise BadSource(f"{name}{line}: {error.problem or error.context}") from None
     except (msgspec.MsgspecError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadSource(f"{name}{_reason(error)}") from None
+        raise BadSource(f"{name}: {_reason(error).lstrip('.: ')}") from None
     places = [f"{name}:{line}: endpoints[{i}]" for i, line in enumerate(lines)]
     return _endpoints(entries, places or [f"{name}: endpoints[{i}]" for i in range(len(entries))])
 
@@ -142,9 +142,9 @@ def _yaml(text: bytes) -> tuple[Any, list[int]]:
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:  # the composer recurses in C: a deep document would end the process
-            raise _Wrong(event.start_mark.line + 1, "nested too deeply")
+            raise _Wrong(_line(event), "nested too deeply")
         if isinstance(event, yaml.AliasEvent):
-            raise _Wrong(event.start_mark.line + 1, "aliases are not allowed")
+            raise _Wrong(_line(event), "aliases are not allowed")
     loader = yaml.CSafeLoader(text)
     try:
         root = loader.get_single_node()
@@ -152,6 +152,10 @@ def _yaml(text: bytes) -> tuple[Any, list[int]]:
         return (loader.construct_document(root) if root is not None else None), lines
     finally:
         loader.dispose()
+
+
+def _line(part: yaml.Event | yaml.Node) -> int:
+    return part.start_mark.line + 1 if part.start_mark else 1
 
 
 def _lines(root: yaml.Node | None) -> list[int]:
@@ -167,11 +171,11 @@ def _lines(root: yaml.Node | None) -> list[int]:
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode) or key.value in keys:
                     problem = f"repeated key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "key is no text"
-                    raise _Wrong(key.start_mark.line + 1, problem)
+                    raise _Wrong(_line(key), problem)
                 keys.add(key.value)
                 todo.append(value)
                 if node is root and key.value == "endpoints" and isinstance(value, yaml.SequenceNode):
-                    lines = [item.start_mark.line + 1 for item in value.value]
+                    lines = [_line(item) for item in value.value]
     return lines
 
 

@@ -1,0 +1,87 @@
+"""When each endpoint is scraped next, and the budget over all."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picker.engines.tick import FLOOR_S, Outcome, Pace, Tick, TickSettings, after, first, wait_s
+
+SETTINGS = TickSettings(fast_s=0.1, idle_s=1.5, failed_s=5.0, growth=1.5)
+
+
+def run(*outcomes: Outcome) -> Tick:
+    tick = first(SETTINGS)
+    for outcome in outcomes:
+        tick = after(tick, outcome, SETTINGS)
+    return tick
+
+
+def test_a_new_endpoint_is_looked_at_fast() -> None:
+    assert first(SETTINGS).interval_s == 0.1
+
+
+def test_a_quiet_endpoint_slows_down_step_by_step_to_the_idle_interval() -> None:
+    assert [round(run(*["quiet"] * n).interval_s, 3) for n in (1, 2, 3, 20)] == [0.15, 0.225, 0.338, 1.5]
+
+
+def test_work_brings_it_back_to_fast_at_once() -> None:
+    assert run(*["quiet"] * 20, "busy").interval_s == 0.1
+
+
+def test_failures_double_the_interval_up_to_the_cap_and_are_counted() -> None:
+    assert [run(*["failed"] * n) for n in (1, 2, 3)] == [Tick(0.2, 1), Tick(0.4, 2), Tick(0.8, 3)]
+    assert run(*["failed"] * 50) == Tick(5.0, 50)
+
+
+def test_after_a_failure_a_good_scrape_starts_again_from_fast() -> None:
+    assert run(*["failed"] * 9, "quiet") == Tick(0.1 * 1.5)
+
+
+@given(st.lists(st.sampled_from(["busy", "quiet", "failed"]), max_size=60), st.floats(0, 1, exclude_max=True))
+def test_the_wait_keeps_within_floor_and_cap_whatever_happens(outcomes: list[Outcome], draw: float) -> None:
+    wait = wait_s(run(*outcomes), draw, SETTINGS)
+    assert FLOOR_S <= wait <= SETTINGS.failed_s * (1 + SETTINGS.jitter)
+
+
+def test_jitter_moves_the_wait_to_either_side_but_never_below_the_floor() -> None:
+    settings = TickSettings(fast_s=FLOOR_S, jitter=0.2)
+    assert wait_s(Tick(1.0), 0.0, settings) == pytest.approx(0.8)
+    assert wait_s(Tick(1.0), 0.75, settings) == pytest.approx(1.1)
+    assert wait_s(Tick(FLOOR_S), 0.0, settings) == FLOOR_S
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fast_s": 0.01},
+        {"fast_s": 2.0, "idle_s": 1.0},
+        {"failed_s": float("inf")},
+        {"growth": 1.0},
+        {"jitter": 0.9},
+        {"scrapes_per_s": 0.0},
+        {"fast_s": float("nan")},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        TickSettings(**wrong)
+
+
+def test_within_the_budget_nobody_waits() -> None:
+    pace = Pace(per_s=10)
+    assert [pace.delay(now) for now in (0.0, 0.1, 0.25)] == [0.0, 0.0, 0.0]
+
+
+def test_a_thousand_endpoints_at_once_are_spread_over_the_budget() -> None:
+    pace = Pace(per_s=500)
+    assert max(pace.delay(0.0) for _ in range(1000)) == pytest.approx(999 / 500)
+
+
+@given(st.lists(st.floats(0, 0.05), min_size=2, max_size=200))
+def test_no_second_holds_more_than_the_budget(gaps: list[float]) -> None:
+    pace, now, starts = Pace(per_s=20), 0.0, []
+    for gap in gaps:
+        now += gap
+        starts.append(now + pace.delay(now))
+    for i, start in enumerate(starts):
+        assert sum(start <= other < start + 1.0 - 1e-6 for other in starts[i:]) <= 20
