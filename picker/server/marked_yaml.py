@@ -57,8 +57,7 @@ def read_yaml(raw: bytes) -> Marked:
     except UnicodeDecodeError as error:
         raise YamlError(f"not UTF-8 at byte {error.start}") from error
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = _Loader(text).get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -66,6 +65,9 @@ def read_yaml(raw: bytes) -> Marked:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlError(error.problem or "not YAML", *_place(mark) if mark else ()) from error
+    except ValueError as error:
+        # PyYAML lets an escape beyond Unicode through to chr().
+        raise YamlError("an escape names no character") from error
     if node is None:
         raise YamlError("empty: no document")
     return _marked(node)
@@ -123,6 +125,8 @@ def _mapping(node: yaml.MappingNode) -> Marked:
 def _scalar(node: yaml.ScalarNode) -> object:
     kind = node.tag.removeprefix(_TAG)
     if kind in ("str", "timestamp"):
+        if not node.value.isascii() and any("\ud800" <= char <= "\udfff" for char in node.value):
+            raise YamlError("an escape names no character", *_place(node.start_mark))
         return node.value
     constructor = yaml.constructor.SafeConstructor()
     construct = {
