@@ -9,9 +9,6 @@ import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
-
-from picker.requests.request import BadRequest
 
 
 class Failure(enum.StrEnum):
@@ -93,13 +90,6 @@ class Refusal:
     retry_after_s: int | None = None
     own_status: int | None = None
 
-    @classmethod
-    def of(cls, error: BadRequest) -> Self:
-        """The refusal of a request whose body or headers were at fault."""
-        return cls(
-            Failure.BAD_REQUEST, message=error.message, param=error.param, code=error.code, own_status=error.status
-        )
-
     @property
     def status(self) -> int:
         """The HTTP status."""
@@ -128,3 +118,18 @@ class Refusal:
             "code": self.code or self.failure.value,
         }
         return json.dumps({"error": error}).encode()
+
+
+def bad_request(message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> Refusal:
+    """The client's own fault, said in `message`."""
+    return Refusal(Failure.BAD_REQUEST, message=message, param=param, code=code, own_status=status)
+
+
+def no_endpoints(message: str | None = None) -> Refusal:
+    """Nothing to pick from, in the pool or in the asked subset."""
+    return Refusal(Failure.NO_ENDPOINTS, message=message)
+
+
+def internal_error() -> Refusal:
+    """Our own fault; its cause stays in our log."""
+    return Refusal(Failure.INTERNAL)

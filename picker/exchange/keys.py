@@ -23,7 +23,7 @@ USAGE_NAMESPACE: Final = "picker.usage"
 PROMPT_TOKENS: Final = "prompt_tokens"
 CACHED_TOKENS: Final = "cached_tokens"
 COMPLETION_TOKENS: Final = "completion_tokens"
-# Access log tag: microseconds from the first byte sent to the endpoint to the first body byte back.
+# Access log tag: microseconds from the first byte of the request to the first body byte of the answer.
 FIRST_BODY_BYTE: Final = "picker-first-body-byte-us"
 
 # Headers by which a client could steer the proxy or a pod's sidecar. Never believed, always removed.

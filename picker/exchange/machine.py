@@ -37,7 +37,7 @@ from picker.exchange.events import (
     ResponseData,
     ResponseStarted,
 )
-from picker.exchange.failures import Failure, Refusal
+from picker.exchange.failures import Failure, Refusal, internal_error
 from picker.exchange.states import ENDINGS, TRANSITIONS, Input, State
 from picker.proto.ext_proc_pb2 import HttpBody, ProcessingRequest
 
@@ -158,10 +158,14 @@ class Exchange:
         """Hand the rest of a request that has its pick back to Envoy, if that loses nothing: then `done` is set.
 
         A full duplex answer cannot be left: bytes that Envoy has sent and not got back would be lost."""
-        safe = self._response_mode is not BodyMode.FULL_DUPLEX_STREAMED
-        if safe and self.state in (State.FORWARDED, State.ANSWERING):
+        if not self.echoing and self.state in (State.FORWARDED, State.ANSWERING):
             self._end(Input.LET_GO)
         return self.done
+
+    @property
+    def echoing(self) -> bool:
+        """The answer's bytes come to us and go back: closing before its end would lose some of them."""
+        return self._response_mode is BodyMode.FULL_DUPLEX_STREAMED
 
     def disconnected(self) -> list[Event]:
         """The stream is over, for whatever reason. Tells the ending if it was not told yet."""
@@ -341,7 +345,7 @@ class Exchange:
         """The stream makes no sense. A pick not yet made is refused and an echoed answer is cut off, visibly; any other
         answer is let go and reaches its client whole."""
         if not self.leave():
-            self.refuse(Refusal(Failure.INTERNAL))
+            self.refuse(internal_error())
         return [ProtocolError(reason), *self._farewell()]
 
     def _learn_modes(self, heard: ProcessingRequest) -> None:

@@ -1,0 +1,66 @@
+"""The generated bootstrap: Envoy accepts every variant, and the lines that picker depends on are there."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from picker.server.envoy import Balancing, EnvoySpec, RequestMode, ResponsePath, bootstrap
+
+ENVOY = Path(sys.executable).with_name("envoy")
+PATHS: tuple[ResponsePath, ...] = ("access-log", "detach", "echo")
+MODES: tuple[RequestMode, ...] = ("full-duplex", "buffered")
+BALANCINGS: tuple[Balancing, ...] = ("override-host", "original-dst")
+
+
+def spec(**changes: Any) -> EnvoySpec:
+    settings = {"listener_port": 21000, "admin_port": 21001, "picker_ports": (21002, 21003)}
+    return EnvoySpec(**{**settings, "endpoints": ("127.0.0.1:21010", "[::1]:21011"), **changes})
+
+
+def filters(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    return {each["name"]: each["typed_config"] for each in manager["http_filters"]}
+
+
+@pytest.mark.parametrize(("path", "mode", "balancing"), list(itertools.product(PATHS, MODES, BALANCINGS)))
+def test_envoy_accepts_every_variant(
+    tmp_path: Path, path: ResponsePath, mode: RequestMode, balancing: Balancing
+) -> None:
+    config = bootstrap(spec(response_path=path, request_mode=mode, balancing=balancing, tls=balancing == "original-dst"))
+    file = tmp_path / "envoy.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    validated = subprocess.run([ENVOY, "--mode", "validate", "-c", file], capture_output=True, text=True, check=False)
+    assert validated.returncode == 0, validated.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "trailers"),
+    [("access-log", "NONE", "SKIP"), ("detach", "STREAMED", "SKIP"), ("echo", "FULL_DUPLEX_STREAMED", "SEND")],
+)
+def test_response_path_sets_the_response_modes(path: ResponsePath, body: str, trailers: str) -> None:
+    modes = filters(bootstrap(spec(response_path=path)))["envoy.filters.http.ext_proc"]["processing_mode"]
+    assert (modes["response_header_mode"], modes["response_body_mode"], modes["response_trailer_mode"]) == (
+        "SEND",
+        body,
+        trailers,
+    )
+
+
+def test_only_an_echoed_answer_needs_no_access_log() -> None:
+    names = {path: set(filters(bootstrap(spec(response_path=path)))) for path in PATHS}
+    usage = {"envoy.filters.http.sse_to_metadata", "envoy.filters.http.json_to_metadata"}
+    assert usage <= names["access-log"]
+    assert usage <= names["detach"]
+    assert not usage & names["echo"]
+
+
+def test_every_worker_port_is_an_endpoint_of_its_own() -> None:
+    picker = bootstrap(spec())["static_resources"]["clusters"][0]
+    endpoints = picker["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert [each["endpoint"]["address"]["socket_address"]["port_value"] for each in endpoints] == [21002, 21003]
+    assert picker["circuit_breakers"]["thresholds"][0]["max_requests"] > 1024
