@@ -90,7 +90,8 @@ class Scraper:
         await asyncio.sleep(self._draw() * settings.fast_s)  # endpoints that join together do not stay in step
         while True:
             await asyncio.sleep(self._pace.delay(self._clock()))
-            tick = after(tick, await self._scrape(slot, endpoint), settings)
+            outcome = await self._scrape(slot, endpoint)
+            tick = after(tick, outcome, settings, endpoints=len(self._watched))
             await asyncio.sleep(wait_s(tick, self._draw(), settings))
 
     async def _scrape(self, slot: int, endpoint: Endpoint) -> Outcome:

@@ -37,6 +37,16 @@ def test_after_a_failure_a_good_scrape_starts_again_from_fast() -> None:
     assert run(*["failed"] * 9, "quiet") == Tick(0.1 * 1.5)
 
 
+def test_in_a_large_pool_the_resting_endpoints_take_half_of_the_budget() -> None:
+    settings = TickSettings(scrapes_per_s=100)
+    quiet = failed = first(settings)
+    for _ in range(30):
+        quiet = after(quiet, "quiet", settings, endpoints=1000)
+        failed = after(failed, "failed", settings, endpoints=1000)
+    assert quiet.interval_s == failed.interval_s == pytest.approx(20.0)
+    assert after(quiet, "busy", settings, endpoints=1000).interval_s == 0.1
+
+
 @given(st.lists(st.sampled_from(["busy", "quiet", "failed"]), max_size=60), st.floats(0, 1, exclude_max=True))
 def test_the_wait_keeps_within_floor_and_cap_whatever_happens(outcomes: list[Outcome], draw: float) -> None:
     wait = wait_s(run(*outcomes), draw, SETTINGS)
