@@ -2,7 +2,16 @@
 
 import structlog
 
-from picker.exchange.events import Event, RequestArrived, RequestEnded, ResponseData, ResponseStarted
+from picker.exchange.events import (
+    Ending,
+    Event,
+    ProtocolError,
+    RequestArrived,
+    RequestEnded,
+    RequestRefused,
+    ResponseData,
+    ResponseStarted,
+)
 from picker.exchange.failures import Refusal, bad_request, internal_error, no_endpoints
 from picker.exchange.machine import Answer, Exchange
 from picker.requests.reader import Draft
@@ -39,10 +48,9 @@ class Conversation:
         """Nothing more will be said: the stream can be closed with OK."""
         return self._exchange.done
 
-    @property
-    def echoing(self) -> bool:
-        """The answer's bytes pass through here: closing now would lose some of them."""
-        return self._exchange.echoing
+    def leave(self) -> bool:
+        """Hand the rest back to the proxy if nothing is lost by it; then `done` is set."""
+        return self._exchange.leave()
 
     def receive(self, message: bytes) -> list[bytes]:
         """Take one message; give the replies to write, in order."""
@@ -72,6 +80,10 @@ class Conversation:
                 self._answer_began(event)
             case ResponseData():
                 self._answer_goes_on(event)
+            case RequestRefused():
+                self._service.metrics.refused("", event.refusal.status)
+            case ProtocolError():
+                self._service.metrics.protocol_errors.add()
             case RequestEnded():
                 self._over(event)
 
@@ -100,7 +112,8 @@ class Conversation:
             return
         service.metrics.pick_seconds.observe(service.clock() - began)
         self._decision = decision
-        self._exchange.answer(Answer(decision.addresses, flight=str(decision.flight), body=request.body))
+        if not self._exchange.answer(Answer(decision.addresses, flight=str(decision.flight), body=request.body)):
+            service.finish(decision.flight, Outcome())
 
     def _fail(self, error: Exception, model: str = "") -> None:
         refusal = _refusal(error)
@@ -136,8 +149,8 @@ class Conversation:
         decision, service = self._decision, self._service
         if decision is None:
             return
-        answered = self._outcome.status != 0
-        if not event.complete and answered and not self.echoing and service.access_log_live:
+        if event.ending is Ending.DETACHED and service.access_log_live:
+            service.await_log(decision.flight)
             return
         self._outcome.duration_s = service.clock() - self._started
         self._outcome.complete = event.complete

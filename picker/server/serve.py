@@ -84,7 +84,7 @@ class PickerProcess:
         """What must happen now and then, off the pick's path: sweep lost flights, follow the engines' block sizes."""
         while True:
             await asyncio.sleep(UPKEEP_S)
-            swept = self.router.sweep(self.service.clock())
+            swept = self.service.sweep()
             if swept:
                 log.warning("flights without an end were given up", count=swept)
             self._follow_cache_config()
@@ -154,7 +154,9 @@ async def _watch_pool(process: PickerProcess, cleanup: contextlib.AsyncExitStack
         return
     file = FileSource(options.endpoints_file)
     process.serve_endpoints(file.load())
-    _background(cleanup, file.watch(process.serve_endpoints))
+    _background(
+        cleanup, file.watch(process.serve_endpoints, lambda reason: log.error("endpoints not reloaded", reason=reason))
+    )
 
 
 async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> None:

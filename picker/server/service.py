@@ -40,11 +40,28 @@ class Service:
         self._exchange = exchange
         self._no_detach = replace(exchange, detach=False)
         self.relay: Relay | None = None
+        self._awaited: set[int] = set()
 
     @property
     def access_log_live(self) -> bool:
         """Envoy's access log is connected: ends of answers will be told by it."""
         return self.access_log_streams > 0 or (self.relay is not None and self.relay.peers_live())
+
+    def access_log_opened(self) -> None:
+        """An Envoy connected its access log."""
+        self.access_log_streams += 1
+
+    def access_log_closed(self) -> None:
+        """An Envoy's access log broke off. With the last one gone nobody will tell the awaited ends: Envoy died, and
+        its answers with it. Should some live on, the scrape shows them as others' requests."""
+        self.access_log_streams -= 1
+        if not self.access_log_live:
+            for flight in list(self._awaited):
+                self.finish(flight, Outcome())
+
+    def await_log(self, flight: int) -> None:
+        """This flight's stream is over; its end will be told by the access log."""
+        self._awaited.add(flight)
 
     def exchange_settings(self) -> ExchangeSettings:
         """Settings for a new stream. Detaching needs somebody else to tell the end."""
@@ -52,12 +69,20 @@ class Service:
 
     def finish(self, flight: int, outcome: Outcome) -> None:
         """A flight ended: release it and learn from what the answer told."""
+        self._awaited.discard(flight)
         decision = self.router.ended(flight, outcome)
         if decision is None:
             return
         facts = decision.outcome
         if facts.prompt_tokens:
             self.reader.observe(decision.request, facts.prompt_tokens)
+
+    def sweep(self) -> int:
+        """Give up flights without an end; returns how many."""
+        swept = self.router.sweep(self.clock())
+        if swept:
+            self._awaited = {flight for flight in self._awaited if self.router.is_open(flight)}
+        return swept
 
     def logged(self, record: AccessRecord) -> None:
         """Envoy's access log speaks of a request: its first body byte, or its end."""

@@ -10,7 +10,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from picker.exchange.access_log import decode
+from picker.exchange.access_log import Unread, decode
 from picker.requests.request import Request
 from picker.server.conversation import Conversation
 from picker.server.service import Service
@@ -92,9 +92,9 @@ class Streams:
                 await context.write(reply)
 
     def hand_back(self) -> int:
-        """End with OK every stream whose answer does not pass through us; returns how many are left."""
+        """End with OK every stream that can be left without loss; returns how many cannot yet."""
         for task, conversation in list(self._open.items()):
-            if not conversation.echoing:
+            if conversation.leave():
                 del self._open[task]
                 task.cancel()
         return len(self._open)
@@ -110,13 +110,17 @@ class AccessLogs:
         self._service = service
 
     async def stream(self, _: object, context: Context) -> bytes:
-        self._service.access_log_streams += 1
+        self._service.access_log_opened()
+        unread = Unread()
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
-                for record in decode(message):
+                for record in decode(message, unread):
                     self._service.logged(record)
+                if unread.messages:
+                    self._service.metrics.log_records.add("unreadable", by=unread.messages)
+                    unread.messages = 0
         finally:
-            self._service.access_log_streams -= 1
+            self._service.access_log_closed()
         return b""
 
 

@@ -61,6 +61,7 @@ class RequestMetrics:
         self.log_records = Count(
             "picker_access_log_records", "Access-log records, by what became of them.", ("result",)
         )
+        self.protocol_errors = Count("picker_extproc_protocol_errors", "Messages that ext_proc does not know there.")
         self.streams_inflight = 0
 
     def picked(self, decision: Decision) -> None:
