@@ -39,7 +39,8 @@ class ScrapeCount:
 class Scraper:
     """Keeps an `EngineTable` fresh and corrects a `Ledger`. Lives on one event loop.
 
-    Call `follow` with each new view before the removed slots are cleared; `close` stops everything.
+    Call `follow` with each new view in the same step that clears the removed slots, with no await between, so that no
+    task of the old endpoint writes a cleared row; `close` stops everything.
     """
 
     def __init__(
