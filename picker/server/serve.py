@@ -16,7 +16,7 @@ from picker.engines import table as scraped
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
-from picker.engines.scrape import Scraper, ScrapeSettings
+from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.tick import TickSettings
 from picker.exchange.machine import ExchangeSettings
 from picker.policies.registry import REGISTRY
@@ -70,13 +70,14 @@ class PickerProcess:
         self.service = Service(self.reader, self.router, self.metrics, exchange)
         self.streams, self.logs, self.health = Streams(self.service), AccessLogs(self.service), Health()
         tick = TickSettings(fast_s=settings.scrape_interval_seconds)
-        self.scraper = Scraper(self.router.table, self.router.ledger, ScrapeSettings(tick=tick))
+        self.fetch = HttpFetch()
+        self.scraper = Scraper(self.router.table, self.router.ledger, self.fetch, tick)
         self.feed = KvFeed(self.index)
 
     def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """The pool is these endpoints from now on."""
         change = self.router.update_pool(endpoints)
-        self.scraper.follow(change)
+        self.scraper.follow(change.view)
         self.feed.follow(change)
         log.info("pool changed", endpoints=len(endpoints), added=len(change.added), removed=len(change.removed))
 
@@ -111,6 +112,7 @@ async def serve(options: ServeOptions) -> None:
     stop = _stop_signal()
     async with contextlib.AsyncExitStack() as cleanup:
         await _watch_pool(process, cleanup)
+        cleanup.push_async_callback(process.fetch.close)
         cleanup.push_async_callback(process.scraper.close)
         cleanup.push_async_callback(process.feed.close)
         await _http(process, cleanup)
