@@ -20,7 +20,7 @@ READY_S = 300.0
 POLL_S = 0.2
 MODEL = "smollm2"
 TRACE_SCALE = 1 / 32
-"""Lengths of a data-centre trace on this model: its longest prompt then fits the context, its mean takes half a second."""
+"""For the lengths of a data-centre trace: the longest prompt then fits the context, the mean takes half a second."""
 
 
 @dataclass(frozen=True, slots=True)
