@@ -40,7 +40,7 @@ class EnvoySpec:
     """One Envoy in front of one pool. Addresses are `ip:port`; ports are on `host` unless said otherwise.
 
     `picker_ports`: one per picker worker. `endpoints` is not needed by original-dst, which goes wherever the pick says.
-    `message_timeout_s` bounds how long a client may take to send its body (full duplex) and a request may be queued.
+    `message_timeout_s` bounds the pick of a buffered request; in full duplex Envoy waits for it without limit.
     `flush_interval_s`: how often a running answer is reported to the access log.
     """
 
@@ -55,7 +55,7 @@ class EnvoySpec:
     picker_host: str = "127.0.0.1"
     tls: bool = False
     fail_open: bool = False
-    message_timeout_s: float = 600.0
+    message_timeout_s: float = 60.0
     flush_interval_s: float = 0.2
     buffer_bytes: int = 32 << 20
 
@@ -170,7 +170,7 @@ def _usage_filters() -> list[Node]:
     sse = _typed("filters.http.sse_to_metadata.v3.SseToMetadata", response_rules={"content_parser": parser})
     plain = _typed(
         "filters.http.json_to_metadata.v3.JsonToMetadata",
-        response_rules={"rules": rules, "allow_content_types": ["application/json"]},
+        response_rules={"rules": rules, "allow_content_types_regex": {"regex": "application/json(;.*)?"}},
     )
     return [
         _extension("envoy.filters.http.sse_to_metadata", sse),

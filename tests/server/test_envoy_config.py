@@ -31,7 +31,9 @@ def filters(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_envoy_accepts_every_variant(
     tmp_path: Path, path: ResponsePath, mode: RequestMode, balancing: Balancing
 ) -> None:
-    config = bootstrap(spec(response_path=path, request_mode=mode, balancing=balancing, tls=balancing == "original-dst"))
+    config = bootstrap(
+        spec(response_path=path, request_mode=mode, balancing=balancing, tls=balancing == "original-dst")
+    )
     file = tmp_path / "envoy.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     validated = subprocess.run([ENVOY, "--mode", "validate", "-c", file], capture_output=True, text=True, check=False)
@@ -64,3 +66,16 @@ def test_every_worker_port_is_an_endpoint_of_its_own() -> None:
     endpoints = picker["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert [each["endpoint"]["address"]["socket_address"]["port_value"] for each in endpoints] == [21002, 21003]
     assert picker["circuit_breakers"]["thresholds"][0]["max_requests"] > 1024
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_snippets_in_the_docs_are_what_is_generated(path: ResponsePath) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "envoy.md").read_text()
+    section = page.split(f"## Path `{path}`")[1].split("\n## ")[0]
+    snippets = [yaml.safe_load(block.split("```")[0]) for block in section.split("```yaml\n")[1:]]
+    config = bootstrap(spec(response_path=path))
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    generated = {**manager, **filters(config)["envoy.filters.http.ext_proc"]}
+    assert snippets
+    for snippet in snippets:
+        assert {key: generated[key] for key in snippet} == snippet
