@@ -1,0 +1,391 @@
+"""One vLLM engine (v1 scheduler) as a pure step machine: what runs in the next step, and how long that takes.
+
+    engine.submit(request)            # at any time
+    step = engine.schedule()          # decides the step that begins now; None when there is nothing to do
+    ...                               # step.duration_ms pass, on whatever clock the caller keeps
+    emitted = engine.complete(step)   # the step has ended: its tokens exist, finished sequences are gone
+
+A step is scheduled as vLLM does it: running sequences first, in the order of admission, then waiting ones first come
+first served, all under one token budget. There is no prefill phase: each sequence just has tokens known and tokens
+computed, and catches up as far as the budget goes. Because the budget covers at least one token per running sequence,
+every decode moves in every step, and at most one sequence (the last admitted) is ever part way through its prefill.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from picker.simulator.blocks import BlockPool
+from picker.simulator.steptime import StepTime
+
+UNSEEN = 1 << 63
+"""Generated blocks without a given hash are numbered upwards from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's own flags, vLLM's names. Raises ValueError where vLLM would refuse to start."""
+
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    max_model_len: int | None = None
+    """Longest prompt plus output, in tokens; None is the whole KV cache."""
+    max_waiting: int = 1 << 20
+    """Requests that may wait; the next one is refused."""
+
+    def __post_init__(self) -> None:
+        if min(self.block_size, self.max_num_seqs, self.max_waiting) < 1:
+            raise ValueError("block_size, max_num_seqs and max_waiting must be at least 1")
+        if self.max_model_len is not None and self.max_model_len < 2:
+            raise ValueError("max_model_len must be at least 2")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What an engine needs to know of a request: lengths in tokens and the identity of its blocks.
+
+    `hashes[i]` identifies tokens 0..(i+1) x block_size together and covers the prompt's full blocks, or more where the
+    output is known as well; generated blocks beyond get hashes of their own. `tokens` and `salt` are carried, not read.
+    """
+
+    id: str
+    prompt_tokens: int
+    output_tokens: int
+    hashes: Items[int] = ()
+    tokens: Items[int] = ()
+    salt: str = ""
+
+
+class Refused(Exception):
+    """The request cannot be taken: "too-long" for ever, "queue-full" for now, "duplicate" id, "empty" lengths."""
+
+    def __init__(self, reason: Literal["too-long", "queue-full", "duplicate", "empty"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Sequence:
+    """A request inside the engine. Read by callers, written by the engine alone."""
+
+    __slots__ = (
+        "blocks",
+        "cached_tokens",
+        "computed",
+        "end",
+        "hashes",
+        "known",
+        "live",
+        "preemptions",
+        "request",
+        "stored",
+    )
+
+    def __init__(self, request: EngineRequest) -> None:
+        self.request = request
+        self.known = request.prompt_tokens
+        """Tokens that exist: the prompt and what was generated."""
+        self.end = request.prompt_tokens + request.output_tokens
+        """`known` when it is finished."""
+        self.computed = 0
+        """Tokens whose KV is in the cache, or will be when the running step ends."""
+        self.stored = 0
+        """Tokens in full blocks that are matchable."""
+        self.blocks: list[int] = []
+        self.hashes = list(request.hashes)
+        self.cached_tokens: int | None = None
+        """Prefix hit of the first admission, in tokens; None before it."""
+        self.preemptions = 0
+        self.live = True
+        """False once finished or aborted."""
+
+    @property
+    def generated(self) -> int:
+        return self.known - self.request.prompt_tokens
+
+    @property
+    def finished(self) -> bool:
+        return self.known >= self.end
+
+
+class Stored(NamedTuple):
+    """Consecutive blocks of one request became matchable; `first` is the index of the first in its chain."""
+
+    hashes: tuple[int, ...]
+    parent: int | None
+    request: EngineRequest
+    first: int
+
+
+class Removed(NamedTuple):
+    """Blocks were handed out again: their content is gone."""
+
+    hashes: tuple[int, ...]
+
+
+class Cleared(NamedTuple):
+    """The whole prefix cache was dropped."""
+
+
+KvEvent = Stored | Removed | Cleared
+
+
+class Step(NamedTuple):
+    """One step as scheduled."""
+
+    duration_ms: float
+    tokens: int
+    """Tokens computed, at most max_num_batched_tokens."""
+    decodes: int
+    prefills: tuple[tuple[Sequence, int], ...]
+    """Sequences that prefill (or recompute), and how many tokens each."""
+    emitting: tuple[Sequence, ...]
+    """Sequences that get one token when the step ends, unless aborted meanwhile."""
+    preempted: tuple[Sequence, ...]
+    events: tuple[KvEvent, ...]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since start, in tokens unless named otherwise."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    computed_tokens: int = 0
+    """Tokens computed in all steps, recomputation included."""
+    preemptions: int = 0
+    finished_requests: int = 0
+    aborted_requests: int = 0
+
+
+class Engine:
+    """The scheduler, its KV blocks and its step time."""
+
+    def __init__(
+        self, step_time: StepTime, limits: Limits | None = None, *, kv_tokens: int | None = None, events: bool = False
+    ) -> None:
+        """`kv_tokens` replaces the row's KV capacity. KV events are recorded only when `events` is set."""
+        self.step_time = step_time
+        self.limits = limits or Limits()
+        self.pool = BlockPool((step_time.kv_tokens if kv_tokens is None else kv_tokens) // self.limits.block_size)
+        self.max_model_len = min(self.limits.max_model_len or 1 << 62, self.pool.size * self.limits.block_size)
+        self.counters = Counters()
+        self.running: list[Sequence] = []
+        self.waiting: OrderedDict[str, Sequence] = OrderedDict()
+        self._by_id: dict[str, Sequence] = {}
+        self._events: list[KvEvent] | None = [] if events else None
+        self._unseen = UNSEEN
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of KV blocks in use, 0..1."""
+        return 1.0 - self.pool.free / self.pool.size
+
+    def submit(self, request: EngineRequest) -> Sequence:
+        """Queue a request. Raises Refused."""
+        if request.prompt_tokens < 1 or request.output_tokens < 1:
+            raise Refused("empty", "a request needs at least one prompt token and one output token")
+        if request.prompt_tokens + request.output_tokens > self.max_model_len:
+            raise Refused(
+                "too-long",
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+                f"{request.output_tokens} output tokens and your prompt contains {request.prompt_tokens} input tokens.",
+            )
+        if request.id in self._by_id:
+            raise Refused("duplicate", f"request {request.id!r} is in flight already")
+        if len(self.waiting) >= self.limits.max_waiting:
+            raise Refused("queue-full", f"{len(self.waiting)} requests are waiting already")
+        sequence = self._by_id[request.id] = self.waiting[request.id] = Sequence(request)
+        return sequence
+
+    def abort(self, request_id: str) -> bool:
+        """Drop a request wherever it is, at once; its blocks stay matchable. False when it is not here (any more)."""
+        sequence = self._by_id.get(request_id)
+        if sequence is None:
+            return False
+        if self.waiting.pop(request_id, None) is None:
+            self.running.remove(sequence)
+        self._leave(sequence)
+        self.counters.aborted_requests += 1
+        return True
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached blocks; refused (False) while any is in use. The event goes out with the next step."""
+        if not self.pool.clear():
+            return False
+        if self._events is not None:
+            self._events.append(Cleared())
+        return True
+
+    def schedule(self) -> Step | None:
+        """Begin the next step; None when no request is here. The caller completes it before it schedules again."""
+        budget = self.limits.max_num_batched_tokens
+        size = self.limits.block_size
+        context = longest = decodes = 0
+        emitting: list[Sequence] = []
+        prefills: list[tuple[Sequence, int]] = []
+        preempted: list[Sequence] = []
+
+        # Preemption pops from the list's end while this loop walks it: the walk then just ends earlier.
+        for sequence in self.running:
+            before = sequence.computed
+            new = sequence.known - before
+            if new > budget:
+                new = budget
+                if not new:
+                    break
+            if before + new > len(sequence.blocks) * size and not self._grow(sequence, new, preempted):
+                break
+            if new == 1 and sequence.known > sequence.request.prompt_tokens:
+                decodes += 1
+                context += before
+                if before > longest:
+                    longest = before
+            else:
+                prefills.append((sequence, new))
+            budget -= new
+            sequence.computed = before + new
+            if before + new - sequence.stored >= size:
+                self._store(sequence)
+            if before + new == sequence.known:
+                emitting.append(sequence)
+
+        # After a preemption memory is short: nobody is admitted in the same step.
+        while self.waiting and budget and not preempted and len(self.running) < self.limits.max_num_seqs:
+            sequence = next(iter(self.waiting.values()))
+            new = self._admit(sequence, budget)
+            if not new:
+                break
+            prefills.append((sequence, new))
+            budget -= new
+            if sequence.computed == sequence.known:
+                emitting.append(sequence)
+
+        tokens = self.limits.max_num_batched_tokens - budget
+        if not tokens:
+            return None
+        work, history = 0.0, 0
+        for sequence, new in prefills:
+            before = sequence.computed - new
+            work += new * (before + new / 2)
+            history += before
+        self.counters.steps += 1
+        self.counters.computed_tokens += tokens
+        duration = self.step_time.ms(tokens, work, context, decodes, history, longest)
+        return Step(duration, tokens, decodes, tuple(prefills), tuple(emitting), tuple(preempted), self._take_events())
+
+    def complete(self, step: Step) -> list[Sequence]:
+        """End the step. Gives each sequence that got a token in it; those with `finished` set have left the engine."""
+        emitted = [sequence for sequence in step.emitting if sequence.live]
+        for sequence in emitted:
+            sequence.known += 1
+            if sequence.known >= sequence.end:
+                self.running.remove(sequence)
+                self._leave(sequence)
+                self.counters.finished_requests += 1
+        self.counters.generation_tokens += len(emitted)
+        return emitted
+
+    def _grow(self, sequence: Sequence, new: int, preempted: list[Sequence]) -> bool:
+        """Blocks for `new` more tokens of a running sequence, at the price of the last admitted ones; False when it
+        had to give way itself."""
+        need = self._missing(sequence, sequence.computed + new)
+        while need > self.pool.free:
+            victim = self.running.pop()
+            self._preempt(victim)
+            preempted.append(victim)
+            if victim is sequence:
+                return False
+        sequence.blocks += self._take(need)
+        return True
+
+    def _admit(self, sequence: Sequence, budget: int) -> int:
+        """Move the first waiting sequence to the running ones; the tokens it computes now, 0 when no room."""
+        size = self.limits.block_size
+        # The last token is always computed: its logits are the first output.
+        hits = self.pool.match(sequence.hashes, (sequence.known - 1) // size)
+        cached = len(hits) * size
+        new = min(sequence.known - cached, budget)
+        need = -(-(cached + new) // size) - len(hits)
+        if need + self.pool.unused(hits) > self.pool.free:
+            return 0
+        self.pool.claim(hits)
+        sequence.blocks = hits + self._take(need)
+        sequence.stored = cached
+        sequence.computed = cached + new
+        self._store(sequence)
+        del self.waiting[sequence.request.id]
+        self.running.append(sequence)
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = cached
+            self.counters.prompt_tokens += sequence.known
+            self.counters.prefix_queries += sequence.known
+            self.counters.prefix_hits += cached
+        return new
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to the head of the queue, to be recomputed (from what of it is still cached then)."""
+        self._release(sequence)
+        sequence.preemptions += 1
+        self.counters.preemptions += 1
+        self.waiting[sequence.request.id] = sequence
+        self.waiting.move_to_end(sequence.request.id, last=False)
+
+    def _leave(self, sequence: Sequence) -> None:
+        sequence.live = False
+        self._release(sequence)
+        del self._by_id[sequence.request.id]
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.computed = sequence.stored = 0
+
+    def _missing(self, sequence: Sequence, tokens: int) -> int:
+        """Blocks it lacks to hold `tokens`."""
+        return -(-tokens // self.limits.block_size) - len(sequence.blocks)
+
+    def _take(self, count: int) -> list[int]:
+        blocks = self.pool.take(count)
+        if self.pool.evicted:
+            if self._events is not None:
+                self._events.append(Removed(tuple(self.pool.evicted)))
+            self.pool.evicted.clear()
+        return blocks
+
+    def _store(self, sequence: Sequence) -> None:
+        """Make the blocks matchable that this step fills; as in vLLM, later requests of the same step hit them."""
+        size = self.limits.block_size
+        first, last = sequence.stored // size, sequence.computed // size
+        hashes = sequence.hashes
+        while len(hashes) < last:
+            hashes.append(self._unseen)
+            self._unseen += 1
+        sequence.stored = last * size
+        start = first
+        for i in range(first, last):
+            if not self.pool.store(sequence.blocks[i], hashes[i]):
+                self._record(sequence, start, i)
+                start = i + 1
+        self._record(sequence, start, last)
+
+    def _record(self, sequence: Sequence, start: int, end: int) -> None:
+        """Blocks `start` to `end` of a sequence became matchable."""
+        if self._events is None or start == end:
+            return
+        hashes = sequence.hashes
+        parent = hashes[start - 1] if start else None
+        self._events.append(Stored(tuple(hashes[start:end]), parent, sequence.request, start))
+
+    def _take_events(self) -> tuple[KvEvent, ...]:
+        if not self._events:
+            return ()
+        events = tuple(self._events)
+        self._events.clear()
+        return events
