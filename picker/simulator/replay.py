@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from picker.simulator.engine import Engine, EngineRequest, Refused
+from picker.simulator.engine import Engine
+from picker.simulator.sequence import EngineRequest, Refused
 
 
 @dataclass(frozen=True, slots=True)

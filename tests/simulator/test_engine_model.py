@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from picker.simulator.engine import Cleared, Engine, EngineRequest, Limits, Refused, Removed, Sequence, Step, Stored
+from picker.simulator.engine import Engine
+from picker.simulator.sequence import Cleared, EngineRequest, Limits, Refused, Removed, Sequence, Step, Stored
 from picker.simulator.steptime import load_row
 
 ROW = load_row()

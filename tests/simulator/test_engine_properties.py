@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picker.simulator.engine import Engine, EngineRequest, Limits, Removed, Sequence, Step, Stored
+from picker.simulator.engine import Engine
 from picker.simulator.replay import replay
+from picker.simulator.sequence import EngineRequest, Limits, Removed, Sequence, Step, Stored
 from picker.simulator.steptime import load_row
 
 ROW = load_row()
