@@ -183,7 +183,7 @@ class Exchange:
     def _request_headers(self, heard: ProcessingRequest) -> list[Event]:
         part = heard.request_headers
         held = not part.end_of_stream and self._request_mode in _HELD
-        if not self._step(Input.REQUEST_OPENED if held else Input.REQUEST_WHOLE):
+        if not self._step(Input.REQUEST_OPENED if held else Input.REQUEST_BODILESS):
             return self._broken("request headers twice")
         headers = decode.headers(part.headers)
         stripped = [name for name in headers if name in keys.STEERING]
@@ -216,12 +216,11 @@ class Exchange:
     def _request_body(self, part: HttpBody) -> list[Event]:
         if self._request_mode not in _HELD:
             return self._request_rest(encode.go_on(encode.REQUEST_BODY))
+        if self.state is State.ANSWERING and self._step(Input.REQUEST_REST):
+            return []
         whole = part.end_of_stream or self._request_mode is BodyMode.BUFFERED
-        before = self.state
         if not self._step(Input.REQUEST_WHOLE if whole else Input.REQUEST_CHUNK):
             return self._broken("a request body out of order")
-        if before is not State.READING:
-            return []
         self._body += part.body
         if len(self._body) > self._settings.max_body_bytes:
             return self._refuse_body()

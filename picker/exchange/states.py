@@ -2,10 +2,10 @@
 
 Law of this file: what may follow what is in TRANSITIONS; nothing else decides what is out of order.
 
-The inputs are already free of Envoy's body modes: "whole" means that nothing more of the request will be waited for,
-whether it came as headers with end_of_stream, as one buffered body, as the last of many chunks or with trailers. Modes
-in which a body cannot be held until the pick (NONE, STREAMED) make the headers alone a whole request; their chunks are
-the "rest". The diagram in docs/envoy.md is drawn from this table.
+The inputs are already free of Envoy's body modes. "Bodiless": headers after which nothing is waited for, because there
+is no body, or because its mode (NONE, STREAMED) cannot hold it until the pick. "Whole": the end of a body that was
+held, be it the one buffered message, the last of many chunks or trailers. "Rest": what still comes of a request that
+was not held, or whose answer has already begun. The diagram in docs/envoy.md is drawn from this table.
 """
 
 import enum
@@ -29,13 +29,14 @@ class Input(enum.Enum):
     """What can happen: said by Envoy, by the owner, or by nobody (the stream is gone)."""
 
     REQUEST_OPENED = "request opened"
+    REQUEST_BODILESS = "request bodiless"
     REQUEST_CHUNK = "request chunk"
     REQUEST_WHOLE = "request whole"
     REQUEST_REST = "request rest"
     ANSWER = "answer"
     REFUSE = "refuse"
     RESPONSE_OPENED = "response opened"
-    RESPONSE_BODILESS = "response without body"
+    RESPONSE_BODILESS = "response bodiless"
     RESPONSE_CHUNK = "response chunk"
     RESPONSE_WHOLE = "response whole"
     LET_GO = "let go"
@@ -54,7 +55,7 @@ _ALWAYS = {
 TRANSITIONS: Mapping[State, Mapping[Input, State]] = {
     State.IDLE: {
         Input.REQUEST_OPENED: State.READING,
-        Input.REQUEST_WHOLE: State.ASKING,
+        Input.REQUEST_BODILESS: State.ASKING,
         **_ALWAYS,
     },
     State.READING: {
@@ -73,8 +74,6 @@ TRANSITIONS: Mapping[State, Mapping[Input, State]] = {
         **_ALWAYS,
     },
     State.ANSWERING: {
-        Input.REQUEST_CHUNK: State.ANSWERING,
-        Input.REQUEST_WHOLE: State.ANSWERING,
         Input.REQUEST_REST: State.ANSWERING,
         Input.RESPONSE_CHUNK: State.ANSWERING,
         Input.RESPONSE_WHOLE: State.CLOSED,

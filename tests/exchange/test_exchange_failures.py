@@ -184,6 +184,8 @@ class TestNonsense:
             [request_headers(), request_headers()],
             [request_headers(), request_body(b"", end=True), request_body(b"more")],
             [response_headers(), response_headers()],
+            [response_headers(), request_headers(end=True)],
+            [request_headers(), request_headers(end=True)],
             [request_headers(), response_body(b"", end=True)],
         ],
     )

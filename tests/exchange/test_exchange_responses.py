@@ -13,6 +13,7 @@ from ext_proc_messages import (
     forwarded,
     kinds,
     replies,
+    request_body,
     request_headers,
     response_body,
     response_headers,
@@ -66,6 +67,13 @@ class TestHeaders:
         assert isinstance(event, ResponseStarted)
         assert event.status == 413
         assert kinds(replies(exchange)) == ["request_headers", "response_headers"]
+
+    def test_the_rest_of_a_request_is_not_replied_to_once_its_answer_has_begun(self) -> None:
+        exchange = Exchange()
+        exchange.receive(request_headers())
+        exchange.receive(response_headers({":status": "504"}))
+        assert exchange.receive(request_body(b"late", end=True)) == []
+        assert kinds(replies(exchange)) == ["response_headers"]
 
     def test_envoy_may_answer_before_the_request_was_shown_at_all(self) -> None:
         assert isinstance(Exchange().receive(response_headers({":status": "401"}))[0], ResponseStarted)
