@@ -1,0 +1,62 @@
+"""What is left of an engine when whoever started it is gone."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import psutil
+import pytest
+from session import PORTS, serving
+
+from picker.server.vllm_engine import VllmEngine, spread_cores
+from picker.server.vllm_install import CACHE, VllmInstall
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+
+STARTER = """
+import asyncio, sys
+from pathlib import Path
+from picker.server.processes import Children
+from picker.server.vllm_engine import VllmEngine, start, wait_ready
+
+async def main(venv, model, logs, *ports):
+    engine = VllmEngine(Path(model), *map(int, ports), kv_bytes=8 << 20, max_model_len=1024)
+    child = await start(engine, Path(venv), Children(Path(logs)), "e2e-orphan")
+    await wait_ready(engine, child)
+    print(child.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_no_engine_process_is_left_when_its_starter_is_killed(install: VllmInstall) -> None:
+    ports = [str(port) for port in PORTS[10:13]]
+    starter = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STARTER, str(install.venv), str(install.model("tiny")), str(CACHE / "logs"), *ports),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert starter.stdout is not None
+    leader = psutil.Process(int(await starter.stdout.readline()))
+    group = [leader, *leader.children(recursive=True)]
+    starter.send_signal(signal.SIGKILL)
+    try:
+        _, alive = await asyncio.to_thread(psutil.wait_procs, group, 30)
+        assert not alive
+    finally:
+        if leader.is_running():
+            os.killpg(leader.pid, signal.SIGKILL)
+
+
+async def test_a_stopped_engine_leaves_neither_process_nor_shared_memory(install: VllmInstall) -> None:
+    (core,) = spread_cores(1)
+    before = set(os.listdir("/dev/shm"))
+    engine = VllmEngine(install.model("tiny"), *PORTS[13:16], core=core, kv_bytes=8 << 20, max_model_len=1024)
+    async with serving(engine, install.venv, "e2e-stopped"):
+        group = psutil.Process().children(recursive=True)
+        assert len(group) > 1
+        assert {tuple(process.cpu_affinity() or ()) for process in group} == {(core,)}
+    _, alive = await asyncio.to_thread(psutil.wait_procs, group, 30)
+    assert not alive
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith(("psm_", "sem.mp-"))]
