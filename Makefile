@@ -46,7 +46,7 @@ bench-peers: .venv/.done
 	bash bench/install_peers.sh
 
 proto: .venv/.done ## Compile proto/ into picker/proto/
-	bash proto/compile.sh
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. proto/picker/proto/*.proto
 
 docs: .venv/.done ## Pages that are generated
 	$(BIN)/python -m picker.policies.doc > docs/policies.md
