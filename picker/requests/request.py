@@ -45,6 +45,7 @@ class Request:
     `prompt_tokens` is an estimate unless `tokens_source` says "ids" or "tokenizer".
     `block_tokens` is how many tokens one element of `chain` stands for; in text mode it follows
     the model's learned bytes-per-token ratio and need not be whole.
+    `n` answers are asked for; `include_usage` says that a streamed answer was asked to end with its usage.
     `body` is None when the client's bytes go on untouched, else the bytes that replace them.
     """
 
@@ -55,6 +56,8 @@ class Request:
     prompt_bytes: int = 0
     tokens_source: Literal["ids", "tokenizer", "ratio", "none"] = "none"
     max_tokens: int | None = None
+    n: int = 1
+    include_usage: bool = False
     chain: Chain = field(default_factory=lambda: EMPTY_CHAIN)
     block_tokens: float = 16.0
     exact: bool = False

@@ -1,0 +1,300 @@
+"""From path, headers and body to a `Request`, in two steps: `parse` is cheap, `finish` hashes or tokenises.
+
+Two ways to know a prompt's prefix. Exact: token ids, given by the client or by the model's own template and tokenizer;
+keys equal those made from KV events. Text: the prompt's bytes in blocks of a fixed size, so that keys stay comparable
+while the learned bytes-per-token ratio moves; only what a block is worth in tokens follows the ratio.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from picker.requests import steering
+from picker.requests.blocks import chain_bytes, chain_tokens, root
+from picker.requests.bodies import ABSENT, Body, Input, Prompt, Sampling, TokenIds, bad, decode, kind, positive
+from picker.requests.conversation import NotRenderable
+from picker.requests.exact import ExactModel
+from picker.requests.headers import hints, model_rewrite
+from picker.requests.request import BadRequest, Hints, Request
+from picker.requests.route import Route, route
+from picker.requests.splice import set_model
+from picker.requests.steering import SteeringPolicy
+from picker.requests.text import is_ids, prompt_text, without_media
+from picker.requests.tokens import DEFAULT_RATIO, Ratios
+
+LEAST_BLOCK_BYTES = 256
+MAX_MODEL_NAME = 512
+MEDIA_TOKENS = 1000
+"""Guess for one inline image or sound: a square image of 800 to 1000 pixels in today's vision models."""
+_GLANCE_BYTES = 1024
+_SEEN_GLANCES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """`tokenizers`: base model name to the folder of its tokenizer. `adapters`: LoRA name to base model name.
+
+    `slow_bytes`: uncached text above this is tokenised off the event loop. `exact_max_bytes`: longer bodies are
+    matched as text.
+    """
+
+    max_body_bytes: int = 10 * 1024 * 1024
+    steering: SteeringPolicy = "refuse"
+    block_tokens: int = 16
+    require_model: bool = True
+    tokenizers: Mapping[str, Path] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    slow_bytes: int = 2048
+    exact_max_bytes: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A body that was read and may go on, its prompt not yet hashed. `body` is what the engine will get."""
+
+    route: Route
+    model: str
+    hints: Hints
+    body: bytes
+    changed: bool
+    decoded: Body | None = None
+    text: bytes = b""
+
+
+class Reader:
+    """Reads requests. `parse` and `is_slow` belong to the event loop; `finish` may run on any thread."""
+
+    def __init__(self, settings: ReaderSettings | None = None) -> None:
+        """Loads the tokenizers; raises FileNotFoundError or ValueError for a folder that holds none."""
+        self.settings = settings or ReaderSettings()
+        self.adapters = dict(self.settings.adapters)
+        self.ratios = Ratios()
+        self._models = {name: ExactModel(Path(folder)) for name, folder in self.settings.tokenizers.items()}
+        self._tokenised: OrderedDict[int, None] = OrderedDict()
+        self.set_block_tokens(self.settings.block_tokens)
+
+    def set_block_tokens(self, tokens: int) -> None:
+        """The engines' own block size, in tokens."""
+        self.block_tokens = max(1, tokens)
+        self._text_block_bytes = max(LEAST_BLOCK_BYTES, round(self.block_tokens * DEFAULT_RATIO))
+
+    @property
+    def text_block_tokens(self) -> float:
+        """What one key of a text chain is worth in tokens, before anything was learned."""
+        return self._text_block_bytes / DEFAULT_RATIO
+
+    def parse(self, path: str, headers: Mapping[str, str], body: bytes) -> Draft:
+        """Read what a pick needs. Raises BadRequest; never for a path that passes through."""
+        found, asked = route(path), hints(headers)
+        if not found.checked:
+            return self._lenient(found, asked, headers, body)
+        if len(body) > self.settings.max_body_bytes:
+            limit = self.settings.max_body_bytes
+            raise bad(f"the request body has {len(body)} bytes; at most {limit} are accepted", code="body_too_large")
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise bad(f"a body in content-encoding {encoding[:40]!r} cannot be read", code="unsupported_encoding")
+        decoded = decode(found.shape, body)
+        allowed, model = self._allowed(decoded, headers, body, self.settings.steering)
+        if not model and self.settings.require_model:
+            raise bad("'model' is required", param="model", code="missing_required_parameter")
+        text = prompt_text(found.shape, decoded)
+        if isinstance(decoded, TokenIds) and kind(decoded.token_ids) != b"[":
+            raise bad("'token_ids' is required", param="token_ids", code="missing_required_parameter")
+        return Draft(found, model, asked, allowed, allowed is not body, decoded, text)
+
+    def is_slow(self, draft: Draft) -> bool:
+        """Whether `finish` would keep the event loop waiting: much text whose ids are not known yet."""
+        if not self._exact_model(draft):
+            return len(draft.body) > 1024 * 1024
+        unknown = len(draft.text) - _GLANCE_BYTES * self._glance(draft)
+        return unknown > self.settings.slow_bytes or len(draft.text) > 64 * self.settings.slow_bytes
+
+    def finish(self, draft: Draft) -> Request:
+        """Hash or tokenise the prompt. Raises BadRequest for token ids that are none."""
+        request = Request(
+            api=draft.route.api,
+            model=draft.model,
+            body=draft.body if draft.changed else None,
+            hints=draft.hints,
+        )
+        if draft.decoded is None or not draft.route.checked:
+            return request
+        request = replace(request, **_limits(draft.decoded))
+        ids = _client_ids(draft.decoded)
+        if ids is not None:
+            return self._with_ids(request, draft, ids)
+        model = self._exact_model(draft)
+        if model is not None:
+            try:
+                return self._rendered(request, draft, model)
+            except NotRenderable:
+                # The engine will say what is wrong with it, if anything; for a pick the text is enough.
+                return self._with_text(request, draft)
+        return self._with_text(request, draft)
+
+    def observe(self, request: Request, prompt_tokens: int) -> None:
+        """An answer told how many tokens this request's prompt was: learn the model's bytes per token."""
+        self.ratios.observe(request.model, request.prompt_bytes, prompt_tokens)
+
+    def _lenient(self, found: Route, asked: Hints, headers: Mapping[str, str], body: bytes) -> Draft:
+        # Nothing here may fail: what cannot be read goes on as it is. Steering fields are taken out even under
+        # "refuse", since a refusal is for bodies that we claim to understand.
+        if body.lstrip()[:1] != b"{" or len(body) > self.settings.max_body_bytes:
+            return Draft(found, "", asked, body, changed=False)
+        policy: SteeringPolicy = "pass" if self.settings.steering == "pass" else "strip"
+        try:
+            decoded = decode(found.shape, body)
+            allowed, model = self._allowed(decoded, headers, body, policy)
+        except BadRequest:
+            return Draft(found, "", asked, body, changed=False)
+        return Draft(found, model, asked, allowed, allowed is not body, decoded)
+
+    def _allowed(
+        self, decoded: Body, headers: Mapping[str, str], body: bytes, policy: SteeringPolicy
+    ) -> tuple[bytes, str]:
+        """The body that may go on (the same object if untouched) and the model it asks for."""
+        model = decoded.model
+        if model is not None and not isinstance(model, str):
+            raise bad("'model' must be a string", param="model", code="invalid_type")
+        if model is not None and len(model) > MAX_MODEL_NAME:
+            raise bad(f"'model' is longer than {MAX_MODEL_NAME} characters", param="model", code="invalid_value")
+        rewritten = model_rewrite(headers)
+        try:
+            if steering.has_steering(decoded):
+                body = steering.apply(policy, body)
+            if rewritten and rewritten != model:
+                body = set_model(body, rewritten)
+        except (ValueError, RecursionError) as error:
+            raise bad(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+        return body, rewritten or model or ""
+
+    def _exact_model(self, draft: Draft) -> ExactModel | None:
+        if not self._models or not draft.route.renderable or len(draft.body) > self.settings.exact_max_bytes:
+            return None
+        if draft.decoded is None or not draft.text:
+            return None
+        return self._models.get(self.adapters.get(draft.model, draft.model))
+
+    def _root(self, draft: Draft) -> int:
+        return root(draft.model if draft.model in self.adapters else None, _salt(draft))
+
+    def _with_ids(self, request: Request, draft: Draft, prompts: list[list[int]]) -> Request:
+        # A batch of prompts is served as so many sequences; the first stands for all in the prefix match.
+        return replace(
+            request,
+            prompt_tokens=float(sum(map(len, prompts))),
+            tokens_source="ids",
+            chain=chain_tokens(prompts[0], self.block_tokens, self._root(draft))
+            if _plain_ids(draft)
+            else request.chain,
+            block_tokens=float(self.block_tokens),
+            exact=True,
+        )
+
+    def _rendered(self, request: Request, draft: Draft, model: ExactModel) -> Request:
+        prompt = model.prompt(request.api, draft.body)
+        self._remember(draft)
+        known = float(len(prompt.ids))
+        guessed = known if prompt.complete else max(known, self._with_text(request, draft).prompt_tokens)
+        return replace(
+            request,
+            prompt_tokens=guessed,
+            prompt_bytes=len(draft.text) if prompt.complete else 0,
+            tokens_source="tokenizer" if prompt.complete else "ratio",
+            chain=chain_tokens(prompt.ids, self.block_tokens, self._root(draft)),
+            block_tokens=float(self.block_tokens),
+            exact=True,
+        )
+
+    def _with_text(self, request: Request, draft: Draft) -> Request:
+        ratio = self.ratios.ratio(draft.model)
+        text, more, media = without_media(draft.text)
+        size = len(text) + more + round(media * MEDIA_TOKENS * ratio)
+        return replace(
+            request,
+            prompt_tokens=max(1.0, size / ratio),
+            prompt_bytes=size,
+            tokens_source="ratio",
+            chain=chain_bytes(text, self._text_block_bytes, root(draft.model, _salt(draft))),
+            block_tokens=self._text_block_bytes / ratio,
+        )
+
+    def _glance(self, draft: Draft) -> int:
+        """Leading KiB of this text that were tokenised before."""
+        keys = chain_bytes(draft.text, _GLANCE_BYTES, root(draft.model)).tolist()
+        return next((number for number, key in enumerate(keys) if key not in self._tokenised), len(keys))
+
+    def _remember(self, draft: Draft) -> None:
+        for key in chain_bytes(draft.text, _GLANCE_BYTES, root(draft.model)).tolist():
+            self._tokenised[key] = None
+        while len(self._tokenised) > _SEEN_GLANCES:
+            try:
+                self._tokenised.popitem(last=False)
+            except KeyError:
+                # Another thread took the last one.
+                return
+
+
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+_IDS = msgspec.json.Decoder(list[_Id])
+_ID_LISTS = msgspec.json.Decoder(list[list[_Id]])
+
+
+def _client_ids(decoded: Body) -> list[list[int]] | None:
+    """Prompts given as token ids, at least one, or None where the prompt is text."""
+    match decoded:
+        case TokenIds():
+            name, raw = "token_ids", decoded.token_ids
+        case Prompt():
+            name, raw = "prompt", decoded.prompt
+        case Input():
+            name, raw = "input", decoded.input
+        case _:
+            return None
+    if not isinstance(decoded, TokenIds) and not is_ids(raw):
+        return None
+    value = bytes(raw)
+    try:
+        prompts = _ID_LISTS.decode(value) if value[1:].lstrip()[:1] == b"[" else [_IDS.decode(value)]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise bad(f"'{name}' must be a list of token ids", param=name, code="invalid_type") from error
+    if not prompts or not prompts[0]:
+        raise bad(f"'{name}' is empty", param=name, code="empty_array")
+    return prompts
+
+
+def _plain_ids(draft: Draft) -> bool:
+    """Whether the ids are all there is: media in a generate request change the blocks that hold them."""
+    decoded = draft.decoded
+    return not isinstance(decoded, TokenIds) or (
+        kind(decoded.features) in (b"", b"n") and kind(decoded.content_parts) in (b"", b"n")
+    )
+
+
+def _salt(draft: Draft) -> str | None:
+    salt = draft.decoded.cache_salt if draft.decoded is not None else None
+    return salt if isinstance(salt, str) and salt else None
+
+
+def _limits(decoded: Body) -> dict[str, Any]:
+    counts: Body | Sampling = decoded.sampling_params if isinstance(decoded, TokenIds) else decoded
+    tokens = (decoded.max_completion_tokens, counts.max_tokens, decoded.max_output_tokens)
+    return {
+        "stream": decoded.stream is True,
+        "max_tokens": next((count for count in map(positive, tokens) if count is not None), None),
+        "n": min(positive(counts.n) or 1, 1024),
+        "include_usage": decoded.stream_options is not ABSENT and _wants_usage(bytes(decoded.stream_options)),
+    }
+
+
+def _wants_usage(options: bytes) -> bool:
+    try:
+        decoded = msgspec.json.decode(options)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(decoded, dict) and decoded.get("include_usage") is True

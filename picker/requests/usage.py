@@ -1,0 +1,228 @@
+"""Token counts out of an answer as it passes, streamed (SSE) or whole, OpenAI's or Anthropic's.
+
+Only `"usage"` objects are ever decoded; the rest is searched at memchr speed. Inside a JSON string the quotes around
+the word would be escaped, so the text of an answer cannot pose as its usage. Where several are seen (Anthropic tells
+the prompt first and the output later), each figure's last value counts. Memory is bounded whatever comes.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_KEY = b'"usage"'
+_MAX_OBJECT = 16 * 1024
+_MAX_LINE = 64 * 1024
+_MAX_COUNT = 2**40
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]', re.DOTALL)
+_BLANK = b" \t\r\n"
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: Any = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens: Any = None
+    output_tokens: Any = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: Any = None
+    token_ids: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: Any = None
+    choices: list[_Choice] | None = None
+
+
+_USAGE = msgspec.json.Decoder(_Usage)
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer said of its own cost, in tokens; None where it said nothing. Cached tokens are part of the
+    prompt's."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class UsageReader:
+    """Feed an answer's body, chunk by chunk, cut anywhere. Never raises on what it is fed."""
+
+    def __init__(self, streaming: bool = True) -> None:
+        self.chunks = 0
+        self.first_content: int | None = None
+        """Index of the first chunk that held generated content, counted from 0."""
+        self._streaming = streaming
+        self._usage = Usage()
+        self._carry = b""
+        self._object: bytearray | None = None
+        self._line = b""
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take the next bytes; True for the one chunk that brings the first content."""
+        number = self.chunks
+        self.chunks += 1
+        if not chunk:
+            return False
+        self._search(chunk)
+        if self.first_content is None and self._has_content(chunk):
+            self.first_content = number
+            self._line = b""
+            return True
+        return False
+
+    def finish(self) -> Usage | None:
+        """The counts, or None where the answer told none."""
+        return None if self._usage == Usage() else self._usage
+
+    def _search(self, chunk: bytes) -> None:
+        if self._object is not None:
+            chunk = self._complete(chunk)
+        while chunk:
+            data = self._carry + chunk if self._carry else chunk
+            at = data.find(_KEY)
+            if at < 0:
+                self._carry = _possible_start(data)
+                return
+            value = data[at + len(_KEY) :].lstrip(_BLANK)
+            if value[:1] == b":":
+                value = value[1:].lstrip(_BLANK)
+                if not value:
+                    self._carry = _KEY + b":"
+                    return
+                if value[:1] == b"{":
+                    self._carry = b""
+                    self._object = bytearray()
+                    chunk = self._complete(value)
+                    continue
+            elif not value:
+                self._carry = _KEY
+                return
+            self._carry = b""
+            chunk = value
+
+    def _complete(self, chunk: bytes) -> bytes:
+        """Add to the object being collected; gives what follows once it is whole."""
+        held = self._object
+        if held is None:
+            return chunk
+        # An object that grows past the bound is dropped; the search goes on behind it.
+        room = _MAX_OBJECT - len(held)
+        before = len(held)
+        held += chunk[:room]
+        end = _object_end(held) if b"}" in chunk[:room] else 0
+        if end:
+            self._take(bytes(held[:end]))
+            self._object = None
+            return chunk[end - before :]
+        if len(held) >= _MAX_OBJECT:
+            self._object = None
+            return chunk[room:]
+        return b""
+
+    def _take(self, value: bytes) -> None:
+        try:
+            seen = _USAGE.decode(value)
+        except (ValueError, RecursionError):
+            return
+        prompt, cached = _count(seen.prompt_tokens), None
+        details = seen.prompt_tokens_details or seen.input_tokens_details
+        if details is not None:
+            cached = _count(details.cached_tokens)
+        if prompt is None and (fresh := _count(seen.input_tokens)) is not None:
+            # Anthropic counts cached tokens beside the fresh ones, OpenAI among them.
+            cached = cached if cached is not None else _count(seen.cache_read_input_tokens)
+            beside = (seen.cache_read_input_tokens, seen.cache_creation_input_tokens)
+            prompt = fresh + sum(_count(value) or 0 for value in beside)
+        old = self._usage
+        completion = _count(seen.completion_tokens)
+        completion = completion if completion is not None else _count(seen.output_tokens)
+        self._usage = Usage(
+            prompt if prompt is not None else old.prompt_tokens,
+            completion if completion is not None else old.completion_tokens,
+            cached if cached is not None else old.cached_tokens,
+        )
+
+    def _has_content(self, chunk: bytes) -> bool:
+        if not self._streaming:
+            return bool(chunk.strip())
+        lines = (self._line + chunk).split(b"\n")
+        self._line = lines.pop()
+        if any(_event_has_content(line) for line in lines):
+            return True
+        # A line longer than any preamble is content, whole or not.
+        return len(self._line) > _MAX_LINE
+
+
+def _event_has_content(line: bytes) -> bool:
+    if not line.startswith(b"data:"):
+        return False
+    payload = line[5:].strip()
+    if not payload or payload == b"[DONE]":
+        return False
+    try:
+        event = _EVENT.decode(payload)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(event.type, str):
+        # Anthropic's content_block_delta; response.output_text.delta and its like.
+        return event.type == "content_block_delta" or event.type.endswith(".delta")
+    for choice in event.choices or ():
+        delta = choice.delta
+        if choice.text or choice.token_ids:
+            return True
+        if delta is not None and (
+            delta.content or delta.reasoning or delta.reasoning_content or delta.refusal or delta.tool_calls
+        ):
+            return True
+    return False
+
+
+def _possible_start(data: bytes) -> bytes:
+    """The longest end of `data` that could be the beginning of the key."""
+    at = data.rfind(b'"', max(0, len(data) - len(_KEY) + 1))
+    while at >= 0:
+        if _KEY.startswith(data[at:]):
+            return data[at:]
+        at = data.rfind(b'"', max(0, len(data) - len(_KEY) + 1), at)
+    return b""
+
+
+def _object_end(data: bytearray) -> int:
+    """Length of the JSON object that `data` begins with, 0 while it is not whole."""
+    depth = 0
+    for match in _STRUCTURE.finditer(data):
+        token = match.group()
+        if token == b"{":
+            depth += 1
+        elif token == b"}":
+            depth -= 1
+            if depth == 0:
+                return match.end()
+    return 0
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT else None
