@@ -149,7 +149,7 @@ class Conversation:
         decision, service = self._decision, self._service
         if decision is None:
             return
-        if event.ending is Ending.DETACHED and service.access_log_live:
+        if event.ending is Ending.DETACHED:
             service.await_log(decision.flight)
             return
         self._outcome.duration_s = service.clock() - self._started

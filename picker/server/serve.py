@@ -87,7 +87,7 @@ class PickerProcess:
             await asyncio.sleep(UPKEEP_S)
             swept = self.service.sweep()
             if swept:
-                log.warning("flights without an end were given up", count=swept)
+                log.warning("answers whose end nobody told were given up; is the access log configured?", count=swept)
             self._follow_cache_config()
 
     def _follow_cache_config(self) -> None:
@@ -166,7 +166,7 @@ async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> N
     sources = (
         process.metrics,
         PoolMetrics(router, options.pool_name),
-        SourceMetrics(router, process.scraper, process.feed, process.index, process.picks),
+        SourceMetrics(router, process.scraper, process.index, process.picks),
     )
     admin = admin_app(router, process.tallies, time.time() - process.service.clock())
     for app, host, port in (

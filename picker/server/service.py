@@ -12,6 +12,8 @@ from picker.routing.outcome import Outcome
 from picker.routing.router import Router
 from picker.telemetry.metrics import RequestMetrics
 
+LOG_GRACE_S = 5.0
+
 
 class Relay(Protocol):
     """The other workers of this picker."""
@@ -40,7 +42,7 @@ class Service:
         self._exchange = exchange
         self._no_detach = replace(exchange, detach=False)
         self.relay: Relay | None = None
-        self._awaited: set[int] = set()
+        self._awaited: dict[int, float] = {}
 
     @property
     def access_log_live(self) -> bool:
@@ -52,16 +54,12 @@ class Service:
         self.access_log_streams += 1
 
     def access_log_closed(self) -> None:
-        """An Envoy's access log broke off. With the last one gone nobody will tell the awaited ends: Envoy died, and
-        its answers with it. Should some live on, the scrape shows them as others' requests."""
+        """An Envoy's access log broke off."""
         self.access_log_streams -= 1
-        if not self.access_log_live:
-            for flight in list(self._awaited):
-                self.finish(flight, Outcome())
 
     def await_log(self, flight: int) -> None:
         """This flight's stream is over; its end will be told by the access log."""
-        self._awaited.add(flight)
+        self._awaited[flight] = self.clock()
 
     def exchange_settings(self) -> ExchangeSettings:
         """Settings for a new stream. Detaching needs somebody else to tell the end."""
@@ -69,7 +67,7 @@ class Service:
 
     def finish(self, flight: int, outcome: Outcome) -> None:
         """A flight ended: release it and learn from what the answer told."""
-        self._awaited.discard(flight)
+        self._awaited.pop(flight, None)
         decision = self.router.ended(flight, outcome)
         if decision is None:
             return
@@ -78,11 +76,21 @@ class Service:
             self.reader.observe(decision.request, facts.prompt_tokens)
 
     def sweep(self) -> int:
-        """Give up flights without an end; returns how many."""
-        swept = self.router.sweep(self.clock())
+        """Give up flights whose end nobody told or will tell; returns how many. Call it every second or so.
+
+        Without an access log the end of a detached answer stays unknown. Envoy connects its log with the first record,
+        so the wait is LOG_GRACE_S; should the answer still run then, the scrape shows it as another's request.
+        """
+        now = self.clock()
+        swept = self.router.sweep(now)
         if swept:
-            self._awaited = {flight for flight in self._awaited if self.router.is_open(flight)}
-        return swept
+            self._awaited = {flight: at for flight, at in self._awaited.items() if self.router.is_open(flight)}
+        if self.access_log_live:
+            return swept
+        unheard = [flight for flight, at in self._awaited.items() if now - at > LOG_GRACE_S]
+        for flight in unheard:
+            self.finish(flight, Outcome())
+        return swept + len(unheard)
 
     def logged(self, record: AccessRecord) -> None:
         """Envoy's access log speaks of a request: its first body byte, or its end."""
