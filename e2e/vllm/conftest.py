@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from session import PORTS, Session, serving
+from session import BLOCK_BYTES, PORTS, Session, serving
 
 from picker.server.vllm_engine import VllmEngine, spread_cores
 from picker.server.vllm_install import IMPOSSIBLE, CannotInstall, VllmInstall, ensure_vllm
 
-SMALL_KV = 90 * 737_280
-"""90 blocks of 32 tokens: a hundred requests do not fit, so blocks are evicted all the time."""
+SMALL_KV = 91 * BLOCK_BYTES
+"""2,880 tokens: a hundred requests do not fit, so blocks are evicted all the time."""
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

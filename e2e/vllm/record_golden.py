@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 import zmq.asyncio
-from session import PORTS, Answer, Session, serving
+from session import BLOCK_BYTES, PORTS, Answer, Session, serving
 from words import sentence
 
 from picker.server.vllm_engine import VllmEngine
@@ -23,8 +23,6 @@ from picker.server.vllm_install import CHECKOUT, ensure_vllm
 GOLDEN = CHECKOUT / "tests" / "engines" / "golden"
 QUIET_MS = 500
 """No event for this long after an answer: all of its events have come."""
-BLOCK_BYTES = 737_280
-"""KV of one block of 32 tokens of SmolLM2-135M: 30 layers, keys and values, 3 heads of 64, bfloat16."""
 
 
 class Recorder:

@@ -13,6 +13,8 @@ from picker.server.vllm_engine import VllmEngine, start, wait_ready
 from picker.server.vllm_install import CACHE
 
 PORTS = range(21410, 21499)
+BLOCK_BYTES = 737_280
+"""KV of one block of 32 tokens of SmolLM2-135M: 30 layers, keys and values, 3 heads of 64, bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Session:
 
     engine: VllmEngine
     http: aiohttp.ClientSession
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the engine's cache holds, one block being vLLM's own."""
+        return (self.engine.kv_bytes // BLOCK_BYTES - 1) * self.engine.block_size
 
     async def ask(self, path: str, body: dict[str, Any]) -> Answer:
         """Send a body as it is, but for the model's name and the wish to see token ids."""
