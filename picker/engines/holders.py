@@ -1,0 +1,111 @@
+"""Which endpoints hold a block: 64 of them to a word, and only words that are not zero are kept.
+
+A block that one endpoint holds costs one row; a block that all of 1,024 hold costs 16. A chain is matched against the
+whole pool by ANDing words, block after block, and a word is looked at no longer than one of its endpoints is still in
+the race.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picker.engines.linear_hashing import USED, Int, Table, delete, empty_table, find, insert, kernel, reserved
+
+_ONE = np.uint64(1)
+_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_BIT_OF = np.zeros(64, np.int64)
+for _bit in range(64):
+    _BIT_OF[(int(_DE_BRUIJN) << _bit & int(_ALL)) >> 58] = _bit
+
+
+class Holders(NamedTuple):
+    """Rows keyed by (block hash, word), column c being bit c % 64 of word c // 64."""
+
+    table: Table
+    masks: NDArray[np.uint64]
+    """Per row: the endpoints that hold the block; never 0 in a row in use."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return self.table.nbytes + 8 * int(self.table.state[USED])
+
+
+def no_holders(rows: int) -> Holders:
+    """Nobody holds anything; at most `rows` rows."""
+    return Holders(empty_table(rows), reserved(rows, np.uint64))
+
+
+@kernel
+def row_of(holders: Holders, block: np.uint64, column: Int) -> np.int64:
+    """The row for this block and the column's word, made where there is none yet (with no bit set)."""
+    row = find(holders.table, block, np.uint32(column >> 6))
+    if row < 0:
+        row = insert(holders.table, block, np.uint32(column >> 6))
+        holders.masks[row] = np.uint64(0)
+    return row
+
+
+@kernel
+def set_bit(holders: Holders, row: Int, column: Int) -> bool:
+    """The column holds the row's block. False when it did already."""
+    bit = _ONE << np.uint64(column & 63)
+    if holders.masks[row] & bit != np.uint64(0):
+        return False
+    holders.masks[row] |= bit
+    return True
+
+
+@kernel
+def clear_bit(holders: Holders, row: Int, column: Int) -> None:
+    """The column holds the row's block no longer; a row that nobody needs is freed."""
+    holders.masks[row] &= ~(_ONE << np.uint64(column & 63))
+    if holders.masks[row] == np.uint64(0):
+        delete(holders.table, row)
+
+
+@kernel
+def leading(holders: Holders, chain: NDArray[np.uint64], columns: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """How many leading blocks of `chain` each of the columns holds, shape (N,); 0 for a column of -1.
+
+    `width` is above every column. Cost: one probe per block and word that is still in the race.
+    """
+    alive = np.zeros((width + 63) >> 6, np.uint64)
+    depth = np.zeros(width, np.int64)
+    for column in columns:
+        if column >= 0:
+            alive[column >> 6] |= _ONE << np.uint64(column & 63)
+    racing = np.flatnonzero(alive)
+    words = len(racing)
+    for i in range(len(chain)):
+        kept = 0
+        for w in range(words):
+            word = racing[w]
+            row = find(holders.table, chain[i], np.uint32(word))
+            still = alive[word] & holders.masks[row] if row >= 0 else np.uint64(0)
+            _reach(depth, word, alive[word] ^ still, i)
+            alive[word] = still
+            if still != np.uint64(0):
+                racing[kept] = word
+                kept += 1
+        words = kept
+        if words == 0:
+            break
+    for w in range(words):
+        _reach(depth, racing[w], alive[racing[w]], len(chain))
+    out = np.zeros(len(columns), np.int64)
+    for j in range(len(columns)):
+        if columns[j] >= 0:
+            out[j] = depth[columns[j]]
+    return out
+
+
+@kernel
+def _reach(depth: NDArray[np.int64], word: Int, bits: np.uint64, reached: int) -> None:
+    """Write `reached` for every column of `word` whose bit is set."""
+    while bits != np.uint64(0):
+        lowest = bits & (~bits + _ONE)
+        depth[(word << 6) + _BIT_OF[np.int64((lowest * _DE_BRUIJN) >> np.uint64(58))]] = reached
+        bits ^= lowest
