@@ -1,0 +1,112 @@
+"""Measure everything: `python -m bench.run [--short] [--only KEY,KEY] [--json FILE]`.
+
+Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
+writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , pick, index, peers.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench import page
+from bench.bed import PATHS, bed
+from bench.client import LoadError
+from bench.figures import machine
+from bench.peers import PEERS
+from bench.record import Record, comparison, lines, load_record
+from bench.rounds import KINDS, SHORT, Plan, measure
+from picker.server.up.stack import StackError
+
+LOADS = tuple(f"{path}_{kind}" for path in PATHS for kind in KINDS)
+KEYS = (*LOADS, "peers", "pick", "index")
+
+
+async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Record:
+    """The part of the record that needs processes: CPU per request and per chunk, ours and the peers'."""
+    ours = [(path, kind) for path in PATHS for kind in KINDS if f"{path}_{kind}" in keys]
+    wanted = [peer.name for peer in PEERS] if "peers" in keys else []
+    async with bed({path for path, _ in ours} | set(wanted)) as targets:
+        theirs = [(name, kind) for name in wanted if name in targets for kind in KINDS]
+
+        def told(scenario: str, us: float) -> None:
+            console.print(f"{scenario:<24}{us:10.1f} µs", style="dim", highlight=False)
+
+        found = await measure(targets, ours + theirs, plan, told)
+    versions = {peer.name: peer.version or "" for peer in PEERS if peer.name in targets}
+    return load_record(found, versions)
+
+
+def pick_figures(short: bool) -> dict[str, Any]:
+    """The part of the record that runs in this process: picks and ends at every pool size."""
+    from bench.pick_time import SIZES, pick_us
+
+    runs, picks = (2, 200) if short else (5, 1000)
+    record: dict[str, Any] = {"pick_us": {}, "pick_us_exact": {}, "end_us": {}}
+    for n in SIZES:
+        pick, end = pick_us(n, "text", runs, picks)
+        exact, _ = pick_us(n, "exact", runs, picks)
+        record["pick_us"][str(n)], record["end_us"][str(n)] = pick.as_json(), end.as_json()
+        record["pick_us_exact"][str(n)] = exact.as_json()
+    return record
+
+
+def show(record: Record, console: Console) -> None:
+    """The table, and the comparison under it."""
+    table = Table(title="picker, measured")
+    for column in ("figure", "median", "min – max", "runs", "unit", "p99", "target", "met"):
+        table.add_column(column, justify="left" if column in ("figure", "unit") else "right")
+    for line in lines(record):
+        met = "" if line.met is None else "[green]yes[/green]" if line.met else "[red]no[/red]"
+        table.add_row(line.title, line.median, line.spread, str(line.runs), line.unit, line.p99, line.target, met)
+    console.print(table)
+    if record.get("cpu_us_per_request"):
+        header, *rows = comparison(record)
+        beside = Table(*header, title="the same load through others")
+        for row in rows:
+            beside.add_row(*row)
+        console.print(beside)
+    for peer in PEERS:
+        if peer.version is None:
+            console.print(f"{peer.name}: not installed (bench/install_peers.sh)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="2 rounds of 200 requests: does it run at all")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(KEYS), metavar="KEY,KEY")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.only) - set(KEYS)):
+        parser.error(f"no such key: {', '.join(unknown)}; there are {', '.join(KEYS)}")
+    console, facts = Console(width=None if sys.stdout.isatty() else 130), machine()
+    plan = SHORT if given.short else Plan()
+    record: dict[str, Any] = {"machine": facts}
+    if {*LOADS, "peers"} & set(given.only):
+        try:
+            record |= uvloop.run(load_figures(given.only, plan, console))
+        except (StackError, LoadError, TimeoutError, OSError) as error:
+            raise SystemExit(f"bench: {error}") from error
+    if "pick" in given.only:
+        record |= pick_figures(given.short)
+    show(record, console)
+    if given.json:
+        write(given.json, record)
+    elif not given.short and set(given.only) == set(KEYS):
+        write(page.RESULTS, record)
+        page.main()
+
+
+def write(file: Path, record: Record) -> None:
+    """The record as JSON, for people too."""
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
