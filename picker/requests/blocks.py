@@ -5,6 +5,7 @@ prefix cache. The same two functions serve requests and KV events, so equal toke
 whatever hash the engine itself uses.
 """
 
+import struct
 import sys
 from array import array
 from collections.abc import Sequence
@@ -30,11 +31,10 @@ def chain_bytes(data: bytes, block_bytes: int, parent: int) -> Chain:
     if not count:
         return EMPTY_CHAIN
     digest = parent.to_bytes(8, "big")
-    digests: list[bytes] = []
-    append = digests.append
-    for start in range(0, count * block_bytes, block_bytes):
-        digest = xxh3_64_digest(digest + data[start : start + block_bytes])
-        append(digest)
+    if count == 1:
+        return np.array([xxh3_64_intdigest(digest + data[:block_bytes])], dtype=np.uint64)
+    blocks = struct.unpack(f"{block_bytes}s" * count, data[: count * block_bytes])
+    digests = [digest := xxh3_64_digest(digest + block) for block in blocks]
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 

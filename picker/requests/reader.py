@@ -7,7 +7,7 @@ while the learned bytes-per-token ratio moves; only what a block is worth in tok
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,26 +116,15 @@ class Reader:
 
     def finish(self, draft: Draft) -> Request:
         """Hash or tokenise the prompt. Raises BadRequest for token ids that are none."""
-        request = Request(
-            api=draft.route.api,
-            model=draft.model,
-            body=draft.body if draft.changed else None,
-            hints=draft.hints,
-        )
+        known: dict[str, Any] = {
+            "api": draft.route.api,
+            "model": draft.model,
+            "body": draft.body if draft.changed else None,
+            "hints": draft.hints,
+        }
         if draft.decoded is None or not draft.route.checked:
-            return request
-        request = replace(request, **_limits(draft.decoded))
-        ids = _client_ids(draft.decoded)
-        if ids is not None:
-            return self._with_ids(request, draft, ids)
-        model = self._exact_model(draft)
-        if model is not None:
-            try:
-                return self._rendered(request, draft, model)
-            except NotRenderable:
-                # The engine will say what is wrong with it, if anything; for a pick the text is enough.
-                return self._with_text(request, draft)
-        return self._with_text(request, draft)
+            return Request(**known)
+        return Request(**known, **_limits(draft.decoded), **self._prompt(draft, draft.decoded))
 
     def observe(self, request: Request, prompt_tokens: int) -> None:
         """An answer told how many tokens this request's prompt was: learn the model's bytes per token."""
@@ -183,46 +172,57 @@ class Reader:
     def _root(self, draft: Draft) -> int:
         return root(draft.model if draft.model in self.adapters else None, _salt(draft))
 
-    def _with_ids(self, request: Request, draft: Draft, prompts: list[list[int]]) -> Request:
+    def _prompt(self, draft: Draft, decoded: Body) -> dict[str, Any]:
+        ids = _client_ids(decoded)
+        if ids is not None:
+            return self._with_ids(draft, ids)
+        model = self._exact_model(draft)
+        if model is not None:
+            try:
+                return self._rendered(draft, model)
+            except NotRenderable:
+                # The engine will say what is wrong with it, if anything; for a pick the text is enough.
+                return self._with_text(draft)
+        return self._with_text(draft)
+
+    def _with_ids(self, draft: Draft, prompts: list[list[int]]) -> dict[str, Any]:
         # A batch of prompts is served as so many sequences; the first stands for all in the prefix match.
-        return replace(
-            request,
-            prompt_tokens=float(sum(map(len, prompts))),
-            tokens_source="ids",
-            chain=chain_tokens(prompts[0], self.block_tokens, self._root(draft))
-            if _plain_ids(draft)
-            else request.chain,
-            block_tokens=float(self.block_tokens),
-            exact=True,
-        )
+        first = prompts[0] if _plain_ids(draft) else []
+        return {
+            "prompt_tokens": float(sum(map(len, prompts))),
+            "tokens_source": "ids",
+            "chain": chain_tokens(first, self.block_tokens, self._root(draft)),
+            "block_tokens": float(self.block_tokens),
+            "exact": True,
+        }
 
-    def _rendered(self, request: Request, draft: Draft, model: ExactModel) -> Request:
-        prompt = model.prompt(request.api, draft.body)
+    def _rendered(self, draft: Draft, model: ExactModel) -> dict[str, Any]:
+        prompt = model.prompt(draft.route.api, draft.body)
         self._remember(draft)
-        known = float(len(prompt.ids))
-        guessed = known if prompt.complete else max(known, self._with_text(request, draft).prompt_tokens)
-        return replace(
-            request,
-            prompt_tokens=guessed,
-            prompt_bytes=len(draft.text) if prompt.complete else 0,
-            tokens_source="tokenizer" if prompt.complete else "ratio",
-            chain=chain_tokens(prompt.ids, self.block_tokens, self._root(draft)),
-            block_tokens=float(self.block_tokens),
-            exact=True,
-        )
+        exact = {
+            "prompt_tokens": float(len(prompt.ids)),
+            "prompt_bytes": len(draft.text),
+            "tokens_source": "tokenizer",
+            "chain": chain_tokens(prompt.ids, self.block_tokens, self._root(draft)),
+            "block_tokens": float(self.block_tokens),
+            "exact": True,
+        }
+        if prompt.complete:
+            return exact
+        guess = self._with_text(draft)
+        return exact | {name: guess[name] for name in ("prompt_tokens", "prompt_bytes", "tokens_source")}
 
-    def _with_text(self, request: Request, draft: Draft) -> Request:
+    def _with_text(self, draft: Draft) -> dict[str, Any]:
         ratio = self.ratios.ratio(draft.model)
         text, more, media = without_media(draft.text)
         size = len(text) + more + round(media * MEDIA_TOKENS * ratio)
-        return replace(
-            request,
-            prompt_tokens=max(1.0, size / ratio),
-            prompt_bytes=size,
-            tokens_source="ratio",
-            chain=chain_bytes(text, self._text_block_bytes, root(draft.model, _salt(draft))),
-            block_tokens=self._text_block_bytes / ratio,
-        )
+        return {
+            "prompt_tokens": max(1.0, size / ratio),
+            "prompt_bytes": size,
+            "tokens_source": "ratio",
+            "chain": chain_bytes(text, self._text_block_bytes, root(draft.model, _salt(draft))),
+            "block_tokens": self._text_block_bytes / ratio,
+        }
 
     def _glance(self, draft: Draft) -> int:
         """Leading KiB of this text that were tokenised before."""
