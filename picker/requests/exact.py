@@ -125,13 +125,20 @@ def _responses(body: ChatBody) -> list[Any]:
     if body.previous_response_id is not None or body.tools or body.reasoning:
         raise NotRenderable("context that the engine holds, or responses tools")
     items = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
-    if not isinstance(items, list) or not all(
-        isinstance(item, dict) and item.get("type", "message") == "message" and item.get("role") in ("user", "system")
-        for item in items
-    ):
-        raise NotRenderable("responses items that are not user turns")
+    if not isinstance(items, list) or not items or not isinstance(items[-1], dict) or items[-1].get("role") != "user":
+        raise NotRenderable("an input that does not end with the user")
     head = [{"role": "system", "content": body.instructions}] if body.instructions else []
-    return head + items
+    return head + [_turn(item) for item in items]
+
+
+def _turn(item: Any) -> dict[str, Any]:
+    role = item.get("role") if isinstance(item, dict) and item.get("type", "message") == "message" else None
+    if role not in ("user", "system", "assistant"):
+        raise NotRenderable("responses items that are not turns")
+    content = item.get("content")
+    if role == "assistant" and not isinstance(content, str) and not (isinstance(content, list) and len(content) == 1):
+        raise NotRenderable("an assistant turn in several parts")
+    return {"role": role, "content": content}
 
 
 def _variables(body: ChatBody) -> dict[str, Any]:
@@ -153,8 +160,10 @@ def _sources(folder: Path, config: dict[str, Any]) -> dict[str, str]:
             if isinstance(entry, dict) and isinstance(entry.get("template"), str):
                 sources[str(entry.get("name", "default"))] = entry["template"]
     legacy = folder / "chat_template.json"
-    if legacy.is_file() and isinstance(source := json.loads(legacy.read_bytes()).get("chat_template"), str):
-        sources["default"] = source
+    if legacy.is_file():
+        named = json.loads(legacy.read_bytes())
+        if isinstance(named, dict) and isinstance(named.get("chat_template"), str):
+            sources["default"] = named["chat_template"]
     if (file := folder / "chat_template.jinja").is_file():
         sources["default"] = file.read_text(encoding="utf-8")
     for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):

@@ -180,6 +180,28 @@ def test_the_apis_meet_in_one_prompt(reader, path, body):
     assert request.prompt_tokens == len(expected)
 
 
+def test_responses_with_history_are_the_chat_they_stand_for(reader):
+    answer = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes"}]}
+    items = [{"role": "user", "content": "hello " * 40}, answer, {"role": "user", "content": "more"}]
+    request = read(reader, {"input": items}, "/v1/responses")
+    expected = encoded(chatml("hello " * 40, "yes", "more") + "<|im_start|>assistant\n")
+    np.testing.assert_array_equal(request.chain, chain_tokens(expected, 16, root()))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": "x", "previous_response_id": "r"},
+        {"input": "x", "tools": [{"type": "web_search"}]},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]},
+        {"input": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+        {"input": ["x"]},
+    ],
+)
+def test_responses_that_need_what_the_engine_holds_are_matched_as_text(reader, body):
+    assert not read(reader, body, "/v1/responses").exact
+
+
 @pytest.mark.parametrize(
     "more",
     [
