@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     """Larger request bodies are refused with 413."""
     models: Annotated[dict[str, str], _FEW] = {}
     """Model name to a folder with its tokenizer.json and chat template: prefixes match on token ids (exact mode)."""
+    adapters: Annotated[dict[str, str], msgspec.Meta(max_length=1024)] = {}
+    """LoRA adapter to the model of `models` that it adapts: its prompts are matched as the engine keys their blocks."""
     drain_timeout_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
     """How long open streams may go on after a stop signal."""
     scrape_interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=1.5)] = 0.1

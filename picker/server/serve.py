@@ -38,7 +38,7 @@ from picker.telemetry.sources import SourceMetrics
 
 log = structlog.get_logger(__name__)
 
-UPKEEP_S = 1.0
+UPKEEP_S = 0.5
 
 
 class PickerProcess:
@@ -64,6 +64,7 @@ class PickerProcess:
                 max_body_bytes=settings.max_body_bytes,
                 steering=settings.steering_fields,
                 tokenizers={model: Path(folder) for model, folder in settings.models.items()},
+                adapters=settings.adapters,
             )
         )
         exchange = ExchangeSettings(max_body_bytes=settings.max_body_bytes, detach=settings.response_path == "detach")
