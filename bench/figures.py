@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,6 +85,18 @@ def machine() -> dict[str, Any]:
 def load_average() -> float:
     """Processes wanting a core, over the last minute."""
     return significant(os.getloadavg()[0], 3)
+
+
+def yardstick_ms() -> float:
+    """CPU milliseconds of a fixed piece of Python: how fast a core is just now, its neighbours being what they are.
+
+    CPU time leaves out waiting for a core, but not what a busy sibling takes of its caches and units.
+    """
+    start = time.process_time_ns()
+    total = 0
+    for i in range(200_000):
+        total += i % 7
+    return significant((time.process_time_ns() - start) / 1e6, 3)
 
 
 def _cpu_model() -> str:

@@ -17,11 +17,12 @@ BEGIN, END = "<!-- results: python -m bench.page -->", "<!-- end of results -->"
 
 def section(record: Record) -> str:
     """The record as Markdown: the machine, the figures beside their targets, the comparison."""
-    facts, loads = record["machine"], record.get("load_average") or [0.0]
+    facts, loads, yard = record["machine"], record.get("load_average") or [0.0], record.get("yardstick_ms") or [0.0]
     machine = (
         f"{facts['date']}, `{facts['command']}`, {facts['cores']} cores ({facts['cpu']}), kernel {facts['kernel']}, "
         f"Python {facts['python']}, Envoy {facts['envoy']}, grpcio {facts['grpcio']}; "
-        f"load average before the rounds {min(loads):.1f} to {max(loads):.1f}."
+        f"load average before the rounds {min(loads):.1f} to {max(loads):.1f}; "
+        f"yardstick {min(yard):.1f} to {max(yard):.1f} ms."
     )
     figures = [("figure", "median", "min – max", "runs", "unit", "p99", "target", "met")]
     for line in lines(record):

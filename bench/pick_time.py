@@ -7,7 +7,7 @@ In text mode one index is asked, our own picks'; in exact mode two, the engines'
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,9 +22,9 @@ from picker.pool.view import Endpoint
 from picker.requests.request import Api, Chain, Request
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Outcome
-from picker.routing.router import Router
+from picker.routing.router import Router, Watcher
 
-SIZES = (4, 64, 256, 1024)
+POOL_SIZES = (4, 64, 256, 1024)
 BLOCKS, SHARED_BLOCKS, BLOCK_TOKENS = 64, 48, 16
 GROUPS = 64
 PER_ENDPOINT = 4
@@ -65,11 +65,11 @@ class Bench:
         return picks, ends
 
 
-def warm(n: int, matching: Matching, seed: int = 0) -> Bench:
+def warm(n: int, matching: Matching, watchers: Sequence[Watcher] = ()) -> Bench:
     """A router over `n` endpoints in the middle of its day."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     events, picks, recent = PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0)
-    router = Router(REGISTRY["multiplicative"]({}, rng), PrefixHits(events, picks, recent), rng)
+    router = Router(REGISTRY["multiplicative"]({}, rng), PrefixHits(events, picks, recent), rng, watchers=watchers)
     kv_events = "tcp://127.0.0.1:1" if matching == "exact" else None
     router.update_pool(Endpoint(f"10.0.{i >> 8}.{i & 255}:8000", kv_events=kv_events) for i in range(n))
     groups = [_chain(rng, SHARED_BLOCKS) for _ in range(GROUPS)]

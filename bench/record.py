@@ -42,6 +42,11 @@ ROWS = (
     Row(("cpu_us_per_request", "duplex_32k"), "request, 32 KB, echo", "µs CPU", Target(1000)),
     Row(("cpu_us_per_chunk",), "streamed chunk, echo", "µs CPU"),
     *(
+        Row(("service_us_per_request", f"{path}_{size}"), f"our own code, {size[:-1]} KB, {said}", "µs CPU")
+        for path, said in RESPONSE.items()
+        for size in SIZES
+    ),
+    *(
         Row(("pick_us", str(n)), f"pick, {n:,} endpoints, text mode", "µs CPU", target)
         for n, target in ((4, None), (64, Target(100)), (256, None), (1024, Target(400)))
     ),
@@ -75,7 +80,7 @@ def load_record(found: Measured, versions: Mapping[str, str]) -> dict[str, Any]:
         }
         for name, version in versions.items()
     }
-    record["load_average"] = found.loads
+    record |= {"load_average": found.loads, "yardstick_ms": found.yardsticks}
     return record
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from bench.figures import Figure, load_average, slope
+from bench.figures import Figure, load_average, slope, yardstick_ms
 from bench.load import Bill, Target, bill
 from bench.prompts import chat_requests
 
@@ -33,13 +33,15 @@ KINDS = (*SIZES, "chunk")
 class Measured:
     """Per scenario (`target_kind`): CPU of the target and of Envoy beside it, in microseconds per request or chunk.
 
-    `messages`: how many messages Envoy sent the picker, per request or chunk. `loads`: load average before each round.
+    `messages`: how many messages Envoy sent the picker, per request or chunk. Before each round: the load average, and
+    the yardstick's milliseconds.
     """
 
     own: Figures
     envoy: Figures
     messages: Figures
     loads: list[float]
+    yardsticks: list[float]
 
 
 async def measure(
@@ -50,10 +52,11 @@ async def measure(
 ) -> Measured:
     """Run every scenario (target name, kind) `plan.rounds` times, in turn. Raises LoadError for a bad answer."""
     own, envoy, messages = (defaultdict[str, list[float]](list) for _ in range(3))
-    loads: list[float] = []
+    loads, yardsticks = list[float](), list[float]()
     seeds = count(1)
     for round_ in range(plan.rounds + 1):
         loads.append(load_average())
+        yardsticks.append(yardstick_ms())
         for name, kind in scenarios:
             costs = (
                 await _chunk(targets[name], plan, seeds)
@@ -66,7 +69,7 @@ async def measure(
             for column, value in zip((own, envoy, messages), costs, strict=True):
                 column[key].append(value)
             on_round(key, costs[0])
-    return Measured(_figures(own), _figures(envoy), _figures(messages), loads[1:])
+    return Measured(_figures(own), _figures(envoy), _figures(messages), loads[1:], yardsticks[1:])
 
 
 async def _plain(target: Target, size: int, plan: Plan, seeds: "count[int]") -> tuple[float, float, float]:

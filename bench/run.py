@@ -1,7 +1,7 @@
 """Measure everything: `python -m bench.run [--short] [--only KEY,KEY] [--json FILE]`.
 
 Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
-writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , pick, index, peers.
+writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , peers, service, pick, index.
 """
 
 import argparse
@@ -20,12 +20,14 @@ from bench.bed import PATHS, bed
 from bench.client import LoadError
 from bench.figures import machine
 from bench.peers import PEERS
+from bench.pick_time import POOL_SIZES, pick_us
 from bench.record import Record, comparison, lines, load_record
-from bench.rounds import KINDS, SHORT, Plan, measure
+from bench.rounds import KINDS, SHORT, SIZES, Plan, measure
+from bench.service_time import service_us
 from picker.server.up.stack import StackError
 
 LOADS = tuple(f"{path}_{kind}" for path in PATHS for kind in KINDS)
-KEYS = (*LOADS, "peers", "pick", "index")
+KEYS = (*LOADS, "peers", "service", "pick", "index")
 
 
 async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Record:
@@ -43,13 +45,23 @@ async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Rec
     return load_record(found, versions)
 
 
-def pick_figures(short: bool) -> dict[str, Any]:
-    """The part of the record that runs in this process: picks and ends at every pool size."""
-    from bench.pick_time import SIZES, pick_us
+def service_figures(short: bool) -> dict[str, Any]:
+    """Our own code alone, for the loads that `cpu_us_per_request` has with everything."""
+    runs, requests = (2, 100) if short else (5, 500)
+    return {
+        "service_us_per_request": {
+            f"{path}_{kind}": service_us(path, size, runs, requests).as_json()
+            for path in PATHS
+            for kind, size in SIZES.items()
+        }
+    }
 
+
+def pick_figures(short: bool) -> dict[str, Any]:
+    """Picks and ends in this process, at every pool size."""
     runs, picks = (2, 200) if short else (5, 1000)
     record: dict[str, Any] = {"pick_us": {}, "pick_us_exact": {}, "end_us": {}}
-    for n in SIZES:
+    for n in POOL_SIZES:
         pick, end = pick_us(n, "text", runs, picks)
         exact, _ = pick_us(n, "exact", runs, picks)
         record["pick_us"][str(n)], record["end_us"][str(n)] = pick.as_json(), end.as_json()
@@ -93,6 +105,8 @@ def main() -> None:
             record |= uvloop.run(load_figures(given.only, plan, console))
         except (StackError, LoadError, TimeoutError, OSError) as error:
             raise SystemExit(f"bench: {error}") from error
+    if "service" in given.only:
+        record |= service_figures(given.short)
     if "pick" in given.only:
         record |= pick_figures(given.short)
     show(record, console)
