@@ -26,6 +26,8 @@ from picker.server.up.view import progress, screen
 from picker.server.vllm_engine import start_vllm
 
 REFRESH_S = 0.25
+LAST_LOOK_S = 1.0
+"""The table's last state is that of idle engines."""
 DEFAULT_GPU = "h100_sxm/llama-3-8b tp1"
 
 
@@ -116,8 +118,8 @@ async def _table(stack: Stack, policy: str, bar: Progress, console: Console) -> 
         task = asyncio.create_task(refresh())
         try:
             yield
+            await asyncio.sleep(LAST_LOOK_S)
         finally:
-            await asyncio.sleep(REFRESH_S)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -137,6 +139,7 @@ def _write(report: dict[str, Any], file: Path | None, console: Console) -> None:
     if file is not None:
         file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     ttft = report["ttft_ms"]
+    console.print()
     console.print(
         f"{report['ok']} of {report['requests']} answers complete; "
         f"TTFT mean {ttft['mean']:.0f} ms, p50 {ttft['p50']:.0f} ms, p99 {ttft['p99']:.0f} ms; "

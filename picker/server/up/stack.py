@@ -133,7 +133,7 @@ class Stack:
         file = self.folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(bootstrap(spec), sort_keys=False))
         self.envoy = await self.children.start(
-            "envoy", [envoy_binary(), "-c", str(file), "--concurrency", "1", "-l", "warning"]
+            "envoy", [envoy_binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
         )
         await self._until_ok(f"{self.envoy_admin}/ready", self.envoy)
 

@@ -26,11 +26,10 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
     >>> engine_table("multiplicative", [row]).row_count
     1
     """
-    table = Table(title=f"policy: {policy}")
-    for name in ("engine", "running", "waiting", "KV %", "queued prefill", "prefix hit %", "picks", "failed"):
-        table.add_column(name, justify="left" if name == "engine" else "right")
-    table.add_column("TTFT p50 ms", justify="right")
-    table.add_column("TTFT p99 ms", justify="right")
+    table = Table(title=f"policy: {policy}", caption="prefill: tokens queued; hit: cached prompt tokens; TTFT in ms")
+    table.add_column("engine", no_wrap=True)
+    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "fail", "TTFT p50", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in endpoints:
         ttft = row["ttft_ms"]
         table.add_row(
