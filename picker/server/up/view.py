@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -26,9 +27,9 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
     >>> engine_table("multiplicative", [row]).row_count
     1
     """
-    table = Table(title=f"policy: {policy}", caption="prefill: tokens queued; hit: cached prompt tokens; TTFT in ms")
+    table = Table(title=f"policy: {policy}", caption="prefill: tokens queued; TTFT in ms", box=SIMPLE)
     table.add_column("engine", no_wrap=True)
-    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "fail", "TTFT p50", "p99"):
+    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "fail", "TTFT p50", "TTFT p99"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in endpoints:
         ttft = row["ttft_ms"]
