@@ -27,9 +27,10 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
     >>> engine_table("multiplicative", [row]).row_count
     1
     """
-    table = Table(title=f"policy: {policy}", caption="prefill: tokens queued; TTFT in ms", box=SIMPLE)
+    caption = "prefill: queued tokens; p50, p99: TTFT in ms"
+    table = Table(title=f"policy: {policy}", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("engine", no_wrap=True)
-    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "fail", "TTFT p50", "TTFT p99"):
+    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "fail", "p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in endpoints:
         ttft = row["ttft_ms"]
