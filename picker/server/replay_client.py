@@ -12,6 +12,8 @@ import numpy as np
 
 from picker.simulator.trace import TraceRequest, cut, load_shipped, prompt_text, scaled
 
+Api = Literal["chat", "completions"]
+
 MAX_LINE_BYTES = 1 << 20
 MAX_ERROR_CHARS = 300
 
@@ -26,7 +28,7 @@ class Replay:
     speedup: float = 1.0
     scale: float = 1.0
     chars_per_token: int = 4
-    api: Literal["chat", "completions"] = "chat"
+    api: Api = "chat"
     max_in_flight: int = 1024
     """Beyond it requests leave late, and say so."""
     timeout_s: float = 600.0
