@@ -195,6 +195,7 @@ async def start_vllm(stack: Stack, count: int, say: Callable[[str], None] = prin
     await asyncio.gather(*(wait_ready(engine, child) for engine, child in zip(engines, started, strict=True)))
     stack.engines.extend(engine.address for engine in engines)
     stack.model, stack.trace_scale = MODEL, TRACE_SCALE
+    stack.models[MODEL] = str(install.model(MODEL))
 
 
 def _json(**fields: Any) -> str:
