@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 import msgspec
 import yaml
 
-from picker.server.envoy import EnvoySpec, ResponsePath, bootstrap
+from picker.server.envoy import EnvoySpec, RequestMode, ResponsePath, bootstrap
 from picker.server.processes import Child, Children
 from picker.server.up.ports import HOST, free_ports, free_run
 
@@ -56,11 +56,13 @@ class Stack:
     url: str = ""
     envoy_admin: str = ""
     grpc_port: int = 0
+    health_port: int = 0
     admin: str = ""
     metrics: str = ""
     engines: list[EngineAddress] = field(default_factory=list)
     picker: Child | None = None
     envoy: Child | None = None
+    envoy_spec: EnvoySpec | None = None
 
     async def endpoints(self, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
         """The admin ports' `/pool` rows, counts summed over workers. Raises aiohttp.ClientError."""
@@ -94,7 +96,8 @@ class Stack:
         """
         if not self.grpc_port:
             self.grpc_port = free_run(self.workers)
-        health, metrics, admin = (free_run(self.workers) for _ in range(3))
+        self.health_port = free_run(3 * self.workers)
+        metrics, admin = (self.health_port + i * self.workers for i in (1, 2))
         self.admin, self.metrics = f"http://{HOST}:{admin}", f"http://{HOST}:{metrics}"
         endpoints = self.folder / "endpoints.json"
         endpoints.write_bytes(msgspec.json.encode({"endpoints": [_endpoint(engine) for engine in self.engines]}))
@@ -104,7 +107,7 @@ class Stack:
             "picker",
             [
                 *command("serve"),
-                *("--host", HOST, "--grpc-port", str(self.grpc_port), "--grpc-health-port", str(health)),
+                *("--host", HOST, "--grpc-port", str(self.grpc_port), "--grpc-health-port", str(self.health_port)),
                 *("--metrics-port", str(metrics), "--admin-port", str(admin), "--workers", str(self.workers)),
                 *("--secure-serving", "false", "--endpoints-file", str(endpoints)),
                 *("--config-file", str(config), *argv),
@@ -114,9 +117,9 @@ class Stack:
             await self._until_ok(f"http://{HOST}:{admin + worker}/pool", self.picker)
 
     async def start_envoy(
-        self, path: ResponsePath, request_mode: Literal["full-duplex", "buffered"] = "full-duplex"
+        self, path: ResponsePath, request_mode: RequestMode = "full-duplex", *, tls: bool = False
     ) -> None:
-        """Start the real Envoy in front; returns when it is live."""
+        """Start the real Envoy in front; returns when it is live. `tls`: it speaks TLS to the picker."""
         listener, admin = free_ports(2)
         self.url, self.envoy_admin = f"http://{HOST}:{listener}", f"http://{HOST}:{admin}"
         spec = EnvoySpec(
@@ -126,14 +129,22 @@ class Stack:
             endpoints=tuple(engine.address for engine in self.engines),
             response_path=path,
             request_mode=request_mode,
+            tls=tls,
         )
-        await self._launch_envoy(spec)
+        await self.launch_envoy(spec)
 
-    async def _launch_envoy(self, spec: EnvoySpec) -> None:
+    async def launch_envoy(self, spec: EnvoySpec) -> None:
+        """Start an Envoy of this spec, on its ports; returns when it is live."""
+        self.envoy_spec = spec
         file = self.folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(bootstrap(spec), sort_keys=False))
         self.envoy = await self.children.start(
-            "envoy", [envoy_binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+            "envoy",
+            [
+                *(envoy_binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart"),
+                # `misc` warns of every work-in-progress message of the configuration, in a paragraph each.
+                *("-l", "warning", "--component-log-level", "misc:error"),
+            ],
         )
         await self._until_ok(f"{self.envoy_admin}/ready", self.envoy)
 
