@@ -52,6 +52,11 @@ class Decision:
         return self.order[0]
 
     @property
+    def fell_back(self) -> bool:
+        """Another endpoint than the pick served, as far as we were told."""
+        return self.outcome.served not in (None, self.addresses[0])
+
+    @property
     def predicted_hit_tokens(self) -> float:
         """Prefix hit that the pick counted on, in tokens, with the last token never a hit."""
         return max(0.0, self.request.prompt_tokens - float(self.rows.new_tokens[self.chosen]))

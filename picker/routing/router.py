@@ -34,7 +34,8 @@ class RouterSettings:
     """`destinations`: how long the ordered list for the proxy is (the pick and its fallbacks).
 
     `sweep_after_s`: a flight without an end for so long is taken for lost; past `max_flights` the oldest is.
-    `worker` and `workers` make flight ids unique over processes: id % workers == worker.
+    `worker` and `workers` make flight ids unique over processes: id % workers == worker; they count up from
+    `first_flight`.
     """
 
     destinations: int = 3
@@ -42,6 +43,7 @@ class RouterSettings:
     max_flights: int = 50_000
     worker: int = 0
     workers: int = 1
+    first_flight: int = 1
 
 
 class Router:
@@ -70,7 +72,7 @@ class Router:
         self._rng = rng
         self._watchers = tuple(watchers)
         self._open: dict[int, Decision] = {}
-        self._next = settings.worker or settings.workers
+        self._next = settings.first_flight + (settings.worker - settings.first_flight) % settings.workers
 
     def update_pool(self, endpoints: Iterable[Endpoint]) -> PoolChange:
         """Serve exactly these endpoints from now on; running answers on the others are left alone."""
@@ -154,7 +156,7 @@ class Router:
         decision.outcome.absorb(outcome)
         decision.ended = True
         facts = decision.outcome
-        if facts.cached_tokens is not None and facts.prompt_tokens:
+        if facts.cached_tokens is not None and facts.prompt_tokens and not decision.fell_back:
             predicted = decision.predicted_hit_tokens
             self.hits.answered(decision.request, predicted, facts.cached_tokens, facts.prompt_tokens)
         for watcher in self._watchers:

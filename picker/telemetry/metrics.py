@@ -67,7 +67,6 @@ class RequestMetrics:
     def picked(self, decision: Decision) -> None:
         request = decision.request
         self.requests.add(request.model, request.model)
-        self.request_bytes.observe(request.prompt_bytes, request.model, request.model)
         self.attempts.add("success", request.model, decision.endpoints[decision.chosen].address)
 
     def ended(self, decision: Decision) -> None:
@@ -89,12 +88,13 @@ class RequestMetrics:
             self.output_tokens.observe(outcome.completion_tokens, model, model)
         if outcome.cached_tokens is not None:
             self.cached_tokens.observe(outcome.cached_tokens, model, model)
+        if decision.fell_back:
+            self.fallbacks.add()
+        elif outcome.cached_tokens is not None:
             matching = "exact" if request.exact else "text"
             self.hit_error.observe(decision.predicted_hit_tokens - outcome.cached_tokens, matching)
             self.predicted_hit.add(matching, by=decision.predicted_hit_tokens)
             self.reported_hit.add(matching, by=outcome.cached_tokens)
-        if outcome.served is not None and outcome.served != decision.addresses[0]:
-            self.fallbacks.add()
 
     def refused(self, model: str, status: int) -> None:
         """A request that was answered by the picker itself."""
