@@ -41,6 +41,8 @@ class Conversation:
         self._outcome = Outcome()
         self._usage: UsageReader | None = None
         self._subset: tuple[str, ...] | None = None
+        self._body_bytes = 0
+        self._answering = False
         self.slow: Draft | None = None
 
     @property
@@ -90,6 +92,7 @@ class Conversation:
     def _read(self, event: RequestArrived) -> None:
         self._subset = event.subset
         reader = self._service.reader
+        self._body_bytes = len(event.body)
         try:
             draft = reader.parse(event.path, event.headers, event.body)
             if reader.is_slow(draft):
@@ -111,6 +114,7 @@ class Conversation:
             self._fail(error, request.model)
             return
         service.metrics.pick_seconds.observe(service.clock() - began)
+        service.metrics.request_bytes.observe(self._body_bytes, request.model, request.model)
         self._decision = decision
         if not self._exchange.answer(Answer(decision.addresses, flight=str(decision.flight), body=request.body)):
             service.finish(decision.flight, Outcome())
@@ -123,6 +127,7 @@ class Conversation:
         self._exchange.refuse(refusal)
 
     def _answer_began(self, event: ResponseStarted) -> None:
+        self._answering = True
         self._outcome.status = event.status
         self._outcome.streamed = event.streaming
         if self._decision is None:
@@ -150,7 +155,7 @@ class Conversation:
         if decision is None:
             return
         if event.ending is Ending.DETACHED:
-            service.await_log(decision.flight)
+            service.await_log(decision.flight, answering=self._answering)
             return
         self._outcome.duration_s = service.clock() - self._started
         self._outcome.complete = event.complete

@@ -19,12 +19,20 @@ from picker.exchange.access_log import AccessRecord
 HEARTBEAT_S = 1.0
 SILENT_AFTER_S = 5.0
 ALIVE = b""
+BROKEN = b"!"
 
 
 class Mailbox(asyncio.DatagramProtocol):
-    """This worker's inbox and its peers' addresses."""
+    """This worker's inbox and its peers' addresses. `deliver` gets records, `broken` is told of a peer's lost log."""
 
-    def __init__(self, folder: Path, worker: int, workers: int, deliver: Callable[[AccessRecord], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        worker: int,
+        workers: int,
+        deliver: Callable[[AccessRecord], None],
+        broken: Callable[[], None],
+    ) -> None:
         self._folder = folder
         self._worker = worker
         self._workers = workers
@@ -34,6 +42,7 @@ class Mailbox(asyncio.DatagramProtocol):
         self._decode = msgspec.msgpack.Decoder(AccessRecord).decode
         self._heard_at = float("-inf")
         self._deliver = deliver
+        self._broken = broken
 
     async def open(self) -> None:
         """Start receiving. Raises OSError when the folder is not writable."""
@@ -54,11 +63,16 @@ class Mailbox(asyncio.DatagramProtocol):
 
     def say_alive(self) -> None:
         """Tell all peers that access logs reach this worker. Call every HEARTBEAT_S while they do."""
-        for peer in range(self._workers):
-            if peer != self._worker:
-                self._send(peer, ALIVE)
+        self._tell_all(ALIVE)
+
+    def say_broken(self) -> None:
+        """Tell all peers that an access log broke off."""
+        self._tell_all(BROKEN)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
+        if data == BROKEN:
+            self._broken()
+            return
         self._heard_at = asyncio.get_running_loop().time()
         if data == ALIVE:
             return
@@ -67,6 +81,11 @@ class Mailbox(asyncio.DatagramProtocol):
         except msgspec.MsgspecError:
             return  # only our own workers can write here: a torn record is one lost record
         self._deliver(record)
+
+    def _tell_all(self, data: bytes) -> None:
+        for peer in range(self._workers):
+            if peer != self._worker:
+                self._send(peer, data)
 
     def _send(self, worker: int, data: bytes) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from picker.exchange.access_log import AccessRecord
@@ -20,6 +20,15 @@ class Relay(Protocol):
 
     def send(self, worker: int, record: AccessRecord) -> bool: ...
     def peers_live(self) -> bool: ...
+    def say_broken(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """A flight whose end the access log owes us: since when, and whether there is reason to believe that it will."""
+
+    since: float
+    certain: bool
 
 
 class Service:
@@ -42,7 +51,7 @@ class Service:
         self._exchange = exchange
         self._no_detach = replace(exchange, detach=False)
         self.relay: Relay | None = None
-        self._awaited: dict[int, float] = {}
+        self._awaited: dict[int, _Awaited] = {}
 
     @property
     def access_log_live(self) -> bool:
@@ -54,12 +63,25 @@ class Service:
         self.access_log_streams += 1
 
     def access_log_closed(self) -> None:
-        """An Envoy's access log broke off."""
+        """An Envoy's access log broke off: its Envoy may be gone, with all that it had to tell."""
         self.access_log_streams -= 1
+        self.doubt()
+        if self.relay is not None:
+            self.relay.say_broken()
 
-    def await_log(self, flight: int) -> None:
-        """This flight's stream is over; its end will be told by the access log."""
-        self._awaited[flight] = self.clock()
+    def doubt(self) -> None:
+        """Believe no awaited flight any more until the log speaks of it again."""
+        now = self.clock()
+        for awaited in self._awaited.values():
+            awaited.since, awaited.certain = now, False
+
+    def await_log(self, flight: int, *, answering: bool) -> None:
+        """This flight's stream is over; its end will be told by the access log, or was told already.
+
+        Unless its answer had begun, that is not certain: Envoy logs no flight that it gave up before it read the pick.
+        """
+        if self.router.is_open(flight):
+            self._awaited[flight] = _Awaited(self.clock(), answering)
 
     def exchange_settings(self) -> ExchangeSettings:
         """Settings for a new stream. Detaching needs somebody else to tell the end."""
@@ -81,13 +103,15 @@ class Service:
         Without an access log the end of a detached answer stays unknown. Envoy connects its log with the first record,
         so the wait is LOG_GRACE_S; should the answer still run then, the scrape shows it as another's request.
         """
-        now = self.clock()
+        now, live = self.clock(), self.access_log_live
         swept = self.router.sweep(now)
-        if swept:
-            self._awaited = {flight: at for flight, at in self._awaited.items() if self.router.is_open(flight)}
-        if self.access_log_live:
-            return swept
-        unheard = [flight for flight, at in self._awaited.items() if now - at > LOG_GRACE_S]
+        if swept or len(self._awaited) > self.router.settings.max_flights:
+            self._awaited = {flight: a for flight, a in self._awaited.items() if self.router.is_open(flight)}
+        unheard = [
+            flight
+            for flight, awaited in self._awaited.items()
+            if now - awaited.since > LOG_GRACE_S and not (live and awaited.certain)
+        ]
         for flight in unheard:
             self.finish(flight, Outcome())
         return swept + len(unheard)
@@ -114,6 +138,8 @@ class Service:
             self.router.first_byte(flight, now)
         if not record.ended:
             self.metrics.log_records.add("progress")
+            if (awaited := self._awaited.get(flight)) is not None:
+                awaited.certain = True
             return
         self.metrics.log_records.add("end")
         self.finish(
