@@ -56,7 +56,13 @@ class PickerProcess:
             policy,
             PrefixHits(self.index, self.picks, self.recent),
             rng,
-            settings=RouterSettings(settings.destinations, worker=options.worker, workers=options.workers),
+            # Flights start at the clock's microseconds: Envoy may still speak of those of the process before this one.
+            settings=RouterSettings(
+                settings.destinations,
+                worker=options.worker,
+                workers=options.workers,
+                first_flight=time.time_ns() // 1000,
+            ),
             watchers=(self.metrics, self.tallies),
         )
         self.reader = Reader(
@@ -82,6 +88,9 @@ class PickerProcess:
         if self.config.settings.models:
             # Only prompts known by their token ids can be looked up among the engines' own blocks.
             self.feed.follow(change)
+        else:
+            for slot, _ in change.added:
+                self.router.hits.publishes(slot, False)
         log.info("pool changed", endpoints=len(endpoints), added=len(change.added), removed=len(change.removed))
 
     async def upkeep(self) -> None:
@@ -123,8 +132,7 @@ async def serve(options: ServeOptions) -> None:
             await _join_workers(process, cleanup)
         _background(cleanup, process.upkeep())
         server, health = ext_proc_server(process.streams, process.logs, process.health), health_server(process.health)
-        _bind(server, options)
-        health.add_insecure_port(f"{options.host}:{options.grpc_health_port}")
+        _bind(server, health, options)
         await process.health.ready(True)
         await server.start()
         await health.start()
@@ -135,21 +143,30 @@ async def serve(options: ServeOptions) -> None:
         await health.stop(0)
 
 
-def _bind(server: grpc.aio.Server, options: ServeOptions) -> None:
+def _bind(server: grpc.aio.Server, health: grpc.aio.Server, options: ServeOptions) -> None:
     address = f"{options.host}:{options.grpc_port}"
-    if options.secure_serving:
-        server.add_secure_port(address, credentials(options.cert_path, options.enable_cert_reload))
-    else:
-        server.add_insecure_port(address)
+    try:
+        if options.secure_serving:
+            server.add_secure_port(address, credentials(options.cert_path, options.enable_cert_reload))
+        else:
+            server.add_insecure_port(address)
+        health.add_insecure_port(f"{options.host}:{options.grpc_health_port}")
+    except RuntimeError as error:  # what grpc raises for a port that is taken
+        raise OSError(str(error)) from error
 
 
 async def _drain(process: PickerProcess, server: grpc.aio.Server, patience_s: float) -> None:
     """Readiness off, then no new streams; answers that do not pass through us go on without us at once."""
     await process.health.ready(False)
+    stopping = asyncio.create_task(server.stop(patience_s))
     left = process.streams.hand_back()
     log.info("draining", streams=left, patience_s=patience_s)
-    await server.stop(patience_s)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.streams.ended(), patience_s)
+    process.logs.close()
+    await stopping
     process.streams.close()
+    log.info("drained", streams=len(process.streams))
 
 
 async def _watch_pool(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> None:
@@ -186,7 +203,7 @@ async def _join_workers(process: PickerProcess, cleanup: contextlib.AsyncExitSta
     options, service = process.options, process.service
     if options.run_dir is None:
         raise ValueError("several workers need a folder to talk through")
-    mailbox = Mailbox(options.run_dir, options.worker, options.workers, service.logged)
+    mailbox = Mailbox(options.run_dir, options.worker, options.workers, service.logged, service.doubt)
     await mailbox.open()
     service.relay = mailbox
 

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -34,12 +35,24 @@ OPTIONS = (
 )
 
 
+@dataclass(slots=True)
+class _Stream:
+    """`listening`: it waits for Envoy, all that it had to say is said. `left`: it is being handed back."""
+
+    conversation: Conversation
+    listening: bool = False
+    left: bool = False
+
+
 class Streams:
     """Every open ext_proc stream, so that a shutdown can hand them back."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open: dict[asyncio.Task[Any], Conversation] = {}
+        self._open: dict[asyncio.Task[Any], _Stream] = {}
+        self._leaving = False
+        self._empty = asyncio.Event()
+        self._empty.set()
         # Tokenising a long prompt takes milliseconds; two threads keep it off the loop without starving it.
         self._readers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="tokenise")
 
@@ -51,14 +64,14 @@ class Streams:
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in a task
         metrics, began = self._service.metrics, self._service.clock()
-        conversation = Conversation(self._service)
-        self._open[task] = conversation
+        stream = self._open[task] = _Stream(Conversation(self._service))
+        self._empty.clear()
         metrics.streams_inflight += 1
         code = "OK"
         try:
-            await self._converse(conversation, context)
+            await self._converse(stream, context)
         except asyncio.CancelledError:
-            if task in self._open:
+            if not stream.left:
                 code = "CANCELLED"
                 raise
             # Handed back: end with OK, on which Envoy lets the running answer go on.
@@ -68,16 +81,20 @@ class Streams:
             log.error("stream failed", exc_info=error)
             raise
         finally:
-            self._open.pop(task, None)
-            conversation.close()
+            del self._open[task]
+            if not self._open:
+                self._empty.set()
+            stream.conversation.close()
             metrics.streams_inflight -= 1
             metrics.streams.add(code)
             metrics.stream_seconds.observe(self._service.clock() - began)
 
-    async def _converse(self, conversation: Conversation, context: Context) -> None:
-        loop = asyncio.get_running_loop()
-        while not conversation.done:
+    async def _converse(self, stream: _Stream, context: Context) -> None:
+        loop, conversation = asyncio.get_running_loop(), stream.conversation
+        while not (conversation.done or (self._leaving and conversation.leave())):
+            stream.listening = True
             message = await context.read()
+            stream.listening = False
             if message is grpc.aio.EOF:
                 return
             replies = conversation.receive(message)
@@ -92,12 +109,18 @@ class Streams:
                 await context.write(reply)
 
     def hand_back(self) -> int:
-        """End with OK every stream that can be left without loss; returns how many cannot yet."""
-        for task, conversation in list(self._open.items()):
-            if conversation.leave():
-                del self._open[task]
+        """End with OK every stream that can be left without loss, now and from now on; returns how many cannot yet."""
+        self._leaving = True
+        for task, stream in self._open.items():
+            # One that still has replies to write leaves by itself once they are written.
+            if stream.listening and not stream.left and stream.conversation.leave():
+                stream.left = True
                 task.cancel()
-        return len(self._open)
+        return sum(not stream.left for stream in self._open.values())
+
+    async def ended(self) -> None:
+        """Wait until no stream is open."""
+        await self._empty.wait()
 
     def close(self) -> None:
         self._readers.shutdown(wait=False, cancel_futures=True)
@@ -108,8 +131,13 @@ class AccessLogs:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._open: set[asyncio.Task[Any]] = set()
+        self._closing = False
 
     async def stream(self, _: object, context: Context) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        self._open.add(task)
         self._service.access_log_opened()
         unread = Unread()
         try:
@@ -119,9 +147,20 @@ class AccessLogs:
                 if unread.messages:
                     self._service.metrics.log_records.add("unreadable", by=unread.messages)
                     unread.messages = 0
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
+            task.uncancel()
         finally:
+            self._open.discard(task)
             self._service.access_log_closed()
         return b""
+
+    def close(self) -> None:
+        """End every log stream with OK: Envoy never would, and connects its next record elsewhere."""
+        self._closing = True
+        for task in self._open:
+            task.cancel()
 
 
 class Health:
@@ -158,7 +197,7 @@ def ext_proc_server(streams: Streams, logs: AccessLogs, health: Health) -> grpc.
 
 def health_server(health: Health) -> grpc.aio.Server:
     """A server for health alone, plain, as kubelets ask."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     return server
 
