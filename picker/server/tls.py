@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -71,8 +72,11 @@ def credentials(folder: Path | None, reload: bool) -> grpc.ServerCredentials:
 def read_pair(folder: Path) -> tuple[bytes, bytes]:
     """(key, certificate chain) as PEM. Raises OSError when a file is missing, ValueError when the two do not belong."""
     private, chain = (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
-    key = serialization.load_pem_private_key(private, password=None)
-    certificate = x509.load_pem_x509_certificate(chain)
+    try:
+        key = serialization.load_pem_private_key(private, password=None)
+        certificate = x509.load_pem_x509_certificate(chain)
+    except (TypeError, UnsupportedAlgorithm) as error:  # a key under a password, a curve that nobody knows
+        raise ValueError(f"{folder}: {error}") from error
     if _public(key.public_key()) != _public(certificate.public_key()):
         raise ValueError("tls.key does not belong to tls.crt")
     return private, chain
