@@ -268,8 +268,9 @@ def _assignment(name: str, addresses: list[tuple[str, int]]) -> Node:
 
 
 def _breakers() -> Node:
-    limit = 100_000
-    return {"thresholds": [{"max_connections": limit, "max_pending_requests": limit, "max_requests": limit}]}
+    """Out of the way: the defaults are 1,024 of each, and 3 retries, few for all the picks of an engine that died."""
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    return {"thresholds": [dict.fromkeys(limits, 100_000)]}
 
 
 def _lb_key(key: str) -> Node:
