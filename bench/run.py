@@ -19,6 +19,7 @@ from bench import page
 from bench.bed import PATHS, bed
 from bench.client import LoadError
 from bench.figures import machine
+from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
 from bench.peers import PEERS
 from bench.pick_time import POOL_SIZES, pick_us
 from bench.record import Record, comparison, lines, load_record
@@ -69,6 +70,15 @@ def pick_figures(short: bool) -> dict[str, Any]:
     return record
 
 
+def index_figures(short: bool) -> dict[str, Any]:
+    """KV events into the prefix index, and what its pairs weigh."""
+    runs, batches, fills, pairs = (2, 256, 1, 200_000) if short else (5, 2048, 3, 10_000_000)
+    return {
+        "kv_blocks_per_s": kv_blocks_per_s(runs, batches).as_json(),
+        "index_bytes_per_pair": index_bytes_per_pair(fills, pairs).as_json(),
+    }
+
+
 def show(record: Record, console: Console) -> None:
     """The table, and the comparison under it."""
     table = Table(title="picker, measured")
@@ -109,6 +119,8 @@ def main() -> None:
         record |= service_figures(given.short)
     if "pick" in given.only:
         record |= pick_figures(given.short)
+    if "index" in given.only:
+        record |= index_figures(given.short)
     show(record, console)
     if given.json:
         write(given.json, record)
