@@ -1,28 +1,33 @@
 """From costs to an ordered list of endpoints."""
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
 
 from picker.engines.rows import Column
 
+SPARE = 5
+"""Candidates sorted beyond those asked for, so that a tie at the end of the list is seen."""
 
-def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], float]:
+
+def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int], float]:
     """The `count` cheapest rows, best first, and the probability that the first one had of being first.
 
-    Ties are drawn uniformly among exactly equal costs; rows of infinite cost are never chosen.
+    Equal costs are drawn uniformly, wherever they stand; rows of infinite cost are never chosen.
 
     >>> order, propensity = choose(np.array([3.0, 1.0, 1.0, np.inf]), 3, np.random.default_rng(0))
-    >>> sorted(order[:2].tolist()), order[2].item(), propensity
+    >>> sorted(order[:2]), order[2], propensity
     ([1, 2], 0, 0.5)
     """
-    best = cost.min()
-    if not np.isfinite(best):
-        return np.empty(0, dtype=np.intp), 0.0
-    ties = np.flatnonzero(cost == best)
-    if count == 1:
-        return ties[rng.integers(len(ties)) if len(ties) > 1 else 0 :][:1], 1.0 / len(ties)
-    # Within equal costs the order is random: sort by (cost, noise) among the few cheapest only.
-    few = min(len(cost), max(count, len(ties)))
-    cheapest = np.argpartition(cost, few - 1)[:few] if few < len(cost) else np.arange(len(cost))
-    order = cheapest[np.lexsort((rng.random(few), cost[cheapest]))][:count]
-    return order[np.isfinite(cost[order])], 1.0 / len(ties)
+    few = count + SPARE
+    rows = np.argpartition(cost, few - 1)[:few] if few < len(cost) else np.arange(len(cost))
+    drawn = sorted(zip(cost[rows].tolist(), rng.random(len(rows)).tolist(), rows.tolist(), strict=True))
+    if few < len(cost) and drawn[count - 1][0] == drawn[-1][0]:
+        # The tie may go on beyond the few: all of it takes part in the draw.
+        rows = np.flatnonzero(cost <= drawn[-1][0])
+        drawn = sorted(zip(cost[rows].tolist(), rng.random(len(rows)).tolist(), rows.tolist(), strict=True))
+    best = drawn[0][0]
+    if not best < math.inf:
+        return [], 0.0
+    ties = sum(value == best for value, _, _ in drawn)
+    return [row for value, _, row in drawn[:count] if value < math.inf], 1.0 / ties

@@ -113,7 +113,7 @@ class Router:
             endpoints=endpoints,
             rows=rows,
             scores=scores,
-            order=tuple(order.tolist()),
+            order=tuple(order),
             propensity=propensity,
         )
         self._next += self.settings.workers
