@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from picker.engines import ledger as own
-from picker.engines.index import PrefixIndex
 from picker.engines.approximate import ApproximateIndex
+from picker.engines.index import PrefixIndex
 from picker.policies.registry import REGISTRY
 from picker.pool.view import Endpoint
 from picker.requests.request import Hints, Request
