@@ -1,14 +1,17 @@
 """Access-log records between worker processes.
 
 Envoy sends its access log to whichever worker its stream reached; the flight id says which worker owns the flight.
-One Unix datagram socket per worker in a private folder; a full or missing peer loses a record, never blocks: the
-ledger's sweep catches what is lost.
+One Unix datagram socket per worker in a private folder. Records of one turn of the loop travel together, for a socket
+may hold as few as ten datagrams; a full peer is tried again, a missing one loses its records with its flights.
 """
 
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,10 @@ from picker.exchange.access_log import AccessRecord
 
 HEARTBEAT_S = 1.0
 SILENT_AFTER_S = 5.0
+BATCH = 64
+"""Records of one datagram; about 12 KB."""
+MAX_WAITING = 10_000
+RETRY_S = 0.01
 ALIVE = b""
 BROKEN = b"!"
 
@@ -35,11 +42,12 @@ class Mailbox(asyncio.DatagramProtocol):
     ) -> None:
         self._folder = folder
         self._worker = worker
-        self._workers = workers
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(AccessRecord).decode
+        self._decode = msgspec.msgpack.Decoder(list[AccessRecord]).decode
+        self._waiting: dict[int, deque[AccessRecord]] = {i: deque() for i in range(workers) if i != worker}
+        self._flushing = False
         self._heard_at = float("-inf")
         self._deliver = deliver
         self._broken = broken
@@ -58,8 +66,16 @@ class Mailbox(asyncio.DatagramProtocol):
         return asyncio.get_running_loop().time() - self._heard_at < SILENT_AFTER_S
 
     def send(self, worker: int, record: AccessRecord) -> bool:
-        """Hand a record to the worker that owns its flight; False when it cannot take it now."""
-        return 0 <= worker < self._workers and self._send(worker, self._encode(record))
+        """Hand a record to the worker that owns its flight; False when too many wait for that worker."""
+        waiting = self._waiting[worker]
+        if len(waiting) >= MAX_WAITING:
+            return False
+        # The request id is the client's, of any length, and proves nothing.
+        waiting.append(replace(record, request_id=""))
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+        return True
 
     def say_alive(self) -> None:
         """Tell all peers that access logs reach this worker. Call every HEARTBEAT_S while they do."""
@@ -77,21 +93,37 @@ class Mailbox(asyncio.DatagramProtocol):
         if data == ALIVE:
             return
         try:
-            record = self._decode(data)
+            records = self._decode(data)
         except msgspec.MsgspecError:
-            return  # only our own workers can write here: a torn record is one lost record
-        self._deliver(record)
+            return  # only our own workers can write here: what is torn is lost
+        for record in records:
+            self._deliver(record)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        for worker, waiting in self._waiting.items():
+            while waiting:
+                batch = list(islice(waiting, BATCH))
+                if not self._send(worker, self._encode(batch)):
+                    break
+                for _ in batch:
+                    waiting.popleft()
+        if any(self._waiting.values()):
+            self._flushing = True
+            asyncio.get_running_loop().call_later(RETRY_S, self._flush)
 
     def _tell_all(self, data: bytes) -> None:
-        for peer in range(self._workers):
-            if peer != self._worker:
-                self._send(peer, data)
+        for peer in self._waiting:
+            self._send(peer, data)
 
     def _send(self, worker: int, data: bytes) -> bool:
+        """False while the peer is full. What a missing peer should have got is gone, as are its flights."""
         try:
             self._socket.sendto(data, os.fspath(self._path(worker)))
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:
+            return True
         return True
 
     def _path(self, worker: int) -> Path:

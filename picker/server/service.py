@@ -78,10 +78,11 @@ class Service:
     def await_log(self, flight: int, *, answering: bool) -> None:
         """This flight's stream is over; its end will be told by the access log, or was told already.
 
-        Unless its answer had begun, that is not certain: Envoy logs no flight that it gave up before it read the pick.
+        That is certain once a log is connected and the answer has begun: Envoy logs no flight that it gave up before it
+        read the pick.
         """
         if self.router.is_open(flight):
-            self._awaited[flight] = _Awaited(self.clock(), answering)
+            self._awaited[flight] = _Awaited(self.clock(), answering and self.access_log_live)
 
     def exchange_settings(self) -> ExchangeSettings:
         """Settings for a new stream. Detaching needs somebody else to tell the end."""

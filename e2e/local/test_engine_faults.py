@@ -1,0 +1,111 @@
+"""Engines that die, hang or fall silent: the damage stays with the requests that were on them."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from gateway import GPU, Gateway, Reply, chat, gateway, new_words, scribe, until
+
+from picker.server.up.stack import EngineAddress, SimulatedEngines
+
+WAYS = ["access-log", "detach", "echo"]
+FRESH_S = 4.0
+"""Idle engines are scraped every 1.5 s; a failed one rests for up to 5 s."""
+
+
+async def ages(running: Gateway) -> dict[str, float | None]:
+    """Seconds since each endpoint's last good scrape, as the newest pick saw it."""
+    (decision,) = await running.get(f"{running.stack.admin}/decisions?count=1")
+    return {row["address"]: row["age_s"] for row in decision["endpoints"]}
+
+
+@pytest.mark.parametrize("path", WAYS)
+async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_when_it_is_back(path: str) -> None:
+    async with gateway(path, engines=3, speedup=1.0) as running:
+        replies, tasks = await running.begin_many(9, max_tokens=300)
+        chosen = [(await running.decisions(reply.request_id))[0]["chosen"] for reply in replies]
+        dead = chosen[0]
+        running.engine(dead).signal(signal.SIGKILL)
+        await asyncio.gather(*tasks)
+        assert [reply.ok for reply in replies] == [address != dead for address in chosen]
+        await running.at_rest()
+        outcome = (await running.decided(replies[0].request_id))["outcome"]
+        assert (outcome["status"], outcome["complete"]) == (200, False)
+
+        # The picker does not know yet; Envoy goes down its list.
+        afterwards = await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(12)))
+        assert all(reply.ok for reply in afterwards)
+        outcomes = [(await running.decided(reply.request_id)) for reply in afterwards]
+        assert dead not in {each["outcome"]["served"] for each in outcomes}
+        assert any(each["chosen"] == dead for each in outcomes)
+        assert await running.metric("picker_fallback_served_total") > 0
+        await running.at_rest()
+
+        place = next(engine for engine in running.stack.engines if engine.address == dead)
+        await running.start_engine(SimulatedEngines([GPU]), place)
+
+        async def served_again() -> bool:
+            reply = await running.ask(chat(new_words()))
+            return (await running.decided(reply.request_id))["outcome"]["served"] == dead
+
+        await until(served_again)
+
+
+async def test_an_engine_whose_metrics_never_answer_delays_nobody() -> None:
+    async with scribe(mute=True) as mute, gateway(engines=2, more=[EngineAddress(mute.address)]) as running:
+        for _ in range(20):
+            assert (await running.ask(chat(new_words()))).ok
+
+        async def tried() -> bool:
+            return await running.metric("llm_d_epp_datalayer_poll_errors_total", endpoint=mute.address) > 0
+
+        await until(tried)
+        assert (await running.ask(chat(new_words()))).ok
+        seen = await ages(running)
+        assert seen.pop(mute.address) is None
+        assert all(age is not None and age < FRESH_S for age in seen.values())
+        assert mute.heard
+
+
+async def test_a_frozen_engine_holds_up_its_own_requests_only() -> None:
+    async with gateway(engines=3, speedup=2.0) as running:
+        frozen = running.stack.engines[0].address
+        assert all(reply.ok for reply in await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(6))))
+        await running.at_rest()
+        process = running.engine(frozen)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            asked = [await running.picked(chat(new_words())) for _ in range(30)]
+            on_others = [task for _, task, decision in asked if decision["chosen"] != frozen]
+            assert all(reply.ok for reply in await asyncio.gather(*on_others))
+            # What waits there weighs: the frozen engine gets less than its share.
+            assert 0 < 30 - len(on_others) < 10
+
+            async def scrapes_failed() -> bool:
+                return await running.metric("llm_d_epp_datalayer_poll_errors_total", endpoint=frozen) > 0
+
+            await until(scrapes_failed)
+            asked.append(await running.picked(chat(new_words())))
+            seen = await ages(running)
+            assert all(age < FRESH_S for address, age in seen.items() if address != frozen)
+            assert seen[frozen] == max(seen.values())
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        assert all(reply.ok for reply in await asyncio.gather(*(task for _, task, _ in asked)))
+        await running.at_rest()
+
+
+async def test_a_burst_of_500_requests_in_one_second_is_spread_within_a_factor_of_two() -> None:
+    async with gateway(engines=4, speedup=1.0) as running:
+
+        async def later(i: int) -> Reply:
+            await asyncio.sleep(i / 500)
+            return await running.ask(chat(new_words(50), max_tokens=32))
+
+        replies = await asyncio.gather(*(later(i) for i in range(500)))
+        assert all(reply.ok for reply in replies)
+        picks = [row["picks"] for row in (await running.pool()).values()]
+        assert sum(picks) == 500
+        assert max(picks) <= 2 * min(picks)
+        await running.at_rest()

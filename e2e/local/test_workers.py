@@ -1,0 +1,88 @@
+"""Two picker processes behind one Envoy: own ledgers, one access log, and one that dies."""
+
+import asyncio
+import signal
+
+import aiohttp
+import psutil
+from gateway import Gateway, chat, gateway, new_words, until
+
+
+async def ask_many(running: Gateway, count: int) -> None:
+    replies = await asyncio.gather(*(running.ask(chat(new_words(), max_tokens=20)) for _ in range(count)))
+    assert all(reply.ok for reply in replies)
+
+
+async def picks(running: Gateway) -> list[float]:
+    """Picks of each worker."""
+    return [await running.metric("llm_d_epp_request_total", worker=worker) for worker in (0, 1)]
+
+
+def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
+    """The process of a worker, a child of the supervisor."""
+    for child in psutil.Process(running.stack.picker.pid).children():
+        command = child.cmdline() if child.status() != psutil.STATUS_ZOMBIE else []
+        if "--worker" in command and command[command.index("--worker") + 1] == str(worker):
+            return child
+    return None
+
+
+async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells() -> None:
+    async with gateway("access-log", workers=2) as running:
+        await ask_many(running, 60)
+        assert min(await picks(running)) > 0
+        await running.at_rest()
+        relayed = [
+            await running.metric("picker_access_log_records_total", worker=worker, result="relayed")
+            for worker in (0, 1)
+        ]
+        assert sum(relayed) > 0
+        assert sum([row["ended"] for row in (await running.pool()).values()]) == 60
+
+
+async def test_a_worker_that_dies_is_started_again_and_no_answer_breaks() -> None:
+    async with gateway("access-log", speedup=1.0, workers=2, expected="worker ended") as running:
+        replies, tasks = await running.begin_many(10, max_tokens=300)
+        before = worker_process(running, 1)
+        assert before is not None
+        before.send_signal(signal.SIGKILL)
+
+        async def another() -> bool:
+            found = worker_process(running, 1)
+            try:
+                return found is not None and found.pid != before.pid and await running.pool() != {}
+            except (aiohttp.ClientError, psutil.NoSuchProcess):
+                return False
+
+        await until(another)
+        await asyncio.gather(*tasks)
+        assert all(reply.ok for reply in replies)
+
+        async def both_pick() -> bool:
+            before = await picks(running)
+            await ask_many(running, 10)
+            return all(now > then for now, then in zip(await picks(running), before, strict=True))
+
+        await until(both_pick)
+        await running.at_rest()
+
+
+async def test_one_signal_ends_them_all() -> None:
+    async with gateway("access-log", workers=2) as running:
+        workers = [worker_process(running, worker) for worker in (0, 1)]
+        assert all(workers)
+        running.stack.picker.signal(signal.SIGTERM)
+        assert await asyncio.wait_for(running.stack.picker.process.wait(), 10) == 0
+        assert not any(worker.is_running() for worker in workers if worker is not None)
+
+
+async def test_workers_do_not_outlive_a_supervisor_that_is_killed() -> None:
+    async with gateway("access-log", workers=2) as running:
+        workers = [worker for worker in (0, 1) if (worker_process(running, worker)) is not None]
+        processes = [worker_process(running, worker) for worker in workers]
+        running.stack.picker.signal(signal.SIGKILL)
+
+        async def gone() -> bool:
+            return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes if p is not None)
+
+        await until(gone)
