@@ -63,6 +63,8 @@ class FakeEngine:
         """First batches that replays were asked from."""
         self.events = ""
         self.replay = ""
+        self._asked: asyncio.Queue[int] = asyncio.Queue()
+        self._muted = False
         self._context = zmq.asyncio.Context()
         self._pub = self._context.socket(zmq.XPUB)
         self._router = self._context.socket(zmq.ROUTER)
@@ -85,6 +87,17 @@ class FakeEngine:
         """Somebody listens."""
         await self._pub.recv()
 
+    async def asked(self) -> int:
+        """The first batch of the next replay that was asked for."""
+        return await self._asked.get()
+
+    def mute(self) -> None:
+        """Answer no replay any more."""
+        self._muted = True
+
+    def unmute(self) -> None:
+        self._muted = False
+
     async def publish(self, *events: Any) -> None:
         seq, data = self.history.add(*events)
         await self.send(seq, data)
@@ -100,7 +113,10 @@ class FakeEngine:
             client, _, first = await self._router.recv_multipart()
             start = int.from_bytes(first, "big")
             self.replays.append(start)
-            for seq, data in enumerate(self.history.payloads):
+            self._asked.put_nowait(start)
+            if self._muted:
+                continue
+            for seq, data in enumerate(list(self.history.payloads)):
                 if seq >= start:
                     await self._router.send_multipart([client, b"", b"kv@test", seq.to_bytes(8, "big"), data])
             await self._router.send_multipart([client, b"", b"", END, b""])
