@@ -44,13 +44,13 @@ async def test_a_killed_picker_breaks_no_running_answer_and_fails_requests_only_
         await running.stack.picker.process.wait()
         await running.stack.start_picker()
         came = time.monotonic()
+        assert all(reply.ok for reply in await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(10))))
         await asyncio.gather(*tasks)
         stop.set()
         asked = [reply for each in await asyncio.gather(*others) for reply in each]
         assert all(reply.ok for reply in replies)
         failed = [reply for reply in asked if not reply.ok]
         assert all(reply.ended > went and reply.began < came for reply in failed)
-        assert any(reply.began > came for reply in asked)
         await running.at_rest()
 
 

@@ -131,7 +131,15 @@ def _ext_proc(spec: EnvoySpec) -> Node:
     response_body = {"access-log": "NONE", "detach": "STREAMED", "echo": "FULL_DUPLEX_STREAMED"}[spec.response_path]
     return _typed(
         "filters.http.ext_proc.v3.ExternalProcessor",
-        grpc_service={"envoy_grpc": {"cluster_name": "picker"}},
+        grpc_service={
+            "envoy_grpc": {"cluster_name": "picker"},
+            # A worker that is gone before its first reply has picked for nobody: another one may be asked.
+            "retry_policy": {
+                "retry_on": "reset,connect-failure,refused-stream",
+                "num_retries": 3,
+                "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.05s"},
+            },
+        },
         failure_mode_allow=spec.fail_open,
         status_on_error={"code": 503},
         message_timeout=_seconds(spec.message_timeout_s),
@@ -198,6 +206,14 @@ def _picker(spec: EnvoySpec) -> Node:
         "type": "STATIC",
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
+        # A dead worker has the fewest requests of all: without this it would draw every one of them.
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "base_ejection_time": "1s",
+            "max_ejection_time": "3s",
+            "max_ejection_percent": 100,
+        },
         # The default of 1,024 turns into 500s under load: every open answer may hold a stream.
         "circuit_breakers": _breakers(),
         "typed_extension_protocol_options": {
