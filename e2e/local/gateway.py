@@ -200,6 +200,7 @@ async def gateway(
     speedup: float = 10.0,
     options: Sequence[str] = (),
     more: Sequence[EngineAddress] = (),
+    rewire: Callable[[EngineAddress], EngineAddress] = lambda engine: engine,
     workers: int = 1,
     settings: Mapping[str, object] | None = None,
     argv: Sequence[str] = (),
@@ -207,7 +208,7 @@ async def gateway(
     expected: str = "no error",
 ) -> AsyncIterator[Gateway]:
     """Engines (simulated ones, and `more`), picker and Envoy, up; stopped at the end, when the picker's log must be
-    free of errors but for the event `expected`."""
+    free of errors but for the event `expected`. `rewire`: where the picker shall find an engine's KV events."""
     with tempfile.TemporaryDirectory(prefix="picker-e2e-") as folder:
         children = Children(Path(folder) / "logs")
         stack = Stack(children, Path(folder), workers=workers)
@@ -219,7 +220,7 @@ async def gateway(
                     await stack.start_simulated(SimulatedEngines([GPU] * engines, speedup, options=options))
                 for child, engine in zip(children.all, stack.engines, strict=True):
                     child.name = f"engine-at-{engine.address.rpartition(':')[2]}"
-                stack.engines += more
+                stack.engines = [rewire(engine) for engine in stack.engines] + [*more]
                 await stack.start_picker({"responsePath": path, **(settings or {})}, argv)
                 await stack.start_envoy(path, mode, tls=tls)
                 yield Gateway(stack, session)

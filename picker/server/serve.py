@@ -186,7 +186,7 @@ async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> N
     sources = (
         process.metrics,
         PoolMetrics(router, options.pool_name),
-        SourceMetrics(router, process.scraper, process.index, process.picks),
+        SourceMetrics(router, process.scraper, process.feed, process.index, process.picks),
     )
     admin = admin_app(router, process.tallies, time.time() - process.service.clock())
     for app, host, port in (

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from picker.engines.kv_stream import KvCount
 from picker.engines.scrape import ScrapeCount
 from picker.routing.router import Router
 from picker.telemetry.metrics import gauge
@@ -15,6 +16,27 @@ class Scrapes(Protocol):
 
     @property
     def counts(self) -> Mapping[int, ScrapeCount]: ...
+
+
+class Events(Protocol):
+    """Counts of KV events, by slot."""
+
+    @property
+    def counts(self) -> Mapping[int, KvCount]: ...
+
+
+KV_COUNTS = {
+    "batches": "Batches of KV events applied.",
+    "stored_blocks": "Blocks that engines announced.",
+    "removed_blocks": "Blocks that engines took back.",
+    "orphan_blocks": "Blocks not indexed, their parent being unknown.",
+    "malformed": "KV events that cannot be read.",
+    "gaps": "Gaps in the batches' numbers.",
+    "lost_batches": "Batches missing, and not brought back by a replay.",
+    "replays": "Replays that were asked for.",
+    "failed_replays": "Replays that did not come to their end.",
+    "restarts": "Engines that began to count anew.",
+}
 
 
 class Index(Protocol):
@@ -28,9 +50,10 @@ class Index(Protocol):
 class SourceMetrics:
     """Read when Prometheus asks. The label `endpoint` is bounded by the pool's size."""
 
-    def __init__(self, router: Router, scrapes: Scrapes, events: Index, picks: Index) -> None:
+    def __init__(self, router: Router, scrapes: Scrapes, feed: Events, events: Index, picks: Index) -> None:
         self._router = router
         self._scrapes = scrapes
+        self._feed = feed
         self._indexes = {"events": events, "picks": picks}
 
     def collect(self) -> Iterator[Metric]:
@@ -47,6 +70,18 @@ class SourceMetrics:
                 polls.add_metric([endpoint.address], count.ok)
                 seconds.add_metric([endpoint.address], count.seconds)
         yield from (errors, polls, seconds)
+        yield from self._kv_events()
         for name, index in self._indexes.items():
             yield gauge("llm_d_epp_prefix_indexer_size", "Indexed (block, endpoint) pairs.", len(index), index=name)
             yield gauge("picker_prefix_index_bytes", "Memory of the index.", index.nbytes, index=name)
+
+    def _kv_events(self) -> Iterator[Metric]:
+        view, counts = self._router.pool.view, self._feed.counts
+        heard = [
+            (e.address, counts[s]) for e, s in zip(view.endpoints, view.slots.tolist(), strict=True) if s in counts
+        ]
+        for field, help in KV_COUNTS.items():
+            family = CounterMetricFamily(f"picker_kv_{field}", help, labels=["endpoint"])
+            for address, count in heard:
+                family.add_metric([address], getattr(count, field))
+            yield family
