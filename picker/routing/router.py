@@ -116,6 +116,8 @@ class Router:
             order=tuple(order),
             propensity=propensity,
         )
+        # What was asked for, until the answer's own headers say what came.
+        decision.outcome.streamed = request.stream
         self._next += self.settings.workers
         row = decision.chosen
         slot = int(slots[row])

@@ -148,7 +148,8 @@ def _ext_proc(spec: EnvoySpec) -> Node:
             "request_body_mode": "FULL_DUPLEX_STREAMED" if duplex else "BUFFERED",
             # Full duplex bodies demand trailers in their direction. Elsewhere SKIP lets Envoy close the stream early.
             "request_trailer_mode": "SEND" if duplex else "SKIP",
-            "response_header_mode": "SEND",
+            # Unasked about the answer, Envoy closes the stream as soon as the request is on its way.
+            "response_header_mode": "SKIP" if spec.response_path == "access-log" else "SEND",
             "response_body_mode": response_body,
             "response_trailer_mode": "SEND" if echo else "SKIP",
         },

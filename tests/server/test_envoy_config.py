@@ -41,16 +41,16 @@ def test_envoy_accepts_every_variant(
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "trailers"),
-    [("access-log", "NONE", "SKIP"), ("detach", "STREAMED", "SKIP"), ("echo", "FULL_DUPLEX_STREAMED", "SEND")],
+    ("path", "wanted"),
+    [
+        ("access-log", ("SKIP", "NONE", "SKIP")),
+        ("detach", ("SEND", "STREAMED", "SKIP")),
+        ("echo", ("SEND", "FULL_DUPLEX_STREAMED", "SEND")),
+    ],
 )
-def test_response_path_sets_the_response_modes(path: ResponsePath, body: str, trailers: str) -> None:
+def test_response_path_sets_the_response_modes(path: ResponsePath, wanted: tuple[str, str, str]) -> None:
     modes = filters(bootstrap(spec(response_path=path)))["envoy.filters.http.ext_proc"]["processing_mode"]
-    assert (modes["response_header_mode"], modes["response_body_mode"], modes["response_trailer_mode"]) == (
-        "SEND",
-        body,
-        trailers,
-    )
+    assert tuple(modes[f"response_{part}_mode"] for part in ("header", "body", "trailer")) == wanted
 
 
 def test_only_an_echoed_answer_needs_no_access_log() -> None:
