@@ -1,0 +1,120 @@
+"""Certificates: made at start, read from files, read again."""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from picker.server.tls import credentials, read_pair, self_signed
+
+
+def write(folder: Path, pair: tuple[bytes, bytes] | None = None) -> int:
+    """A pair in `folder`; returns its certificate's serial number."""
+    key, certificate = pair or self_signed()
+    (folder / "tls.key").write_bytes(key)
+    (folder / "tls.crt").write_bytes(certificate)
+    return x509.load_pem_x509_certificate(certificate).serial_number
+
+
+async def shown(port: int) -> int:
+    """Serial number of the certificate that a new connection gets."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    wrapped = writer.get_extra_info("ssl_object")
+    writer.close()
+    assert wrapped.selected_alpn_protocol() == "h2"
+    return x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True)).serial_number
+
+
+async def serving(folder: Path | None, *, reload: bool = False) -> tuple[grpc.aio.Server, int]:
+    server = grpc.aio.server()
+    port = server.add_secure_port("127.0.0.1:0", credentials(folder, reload))
+    await server.start()
+    return server, port
+
+
+def test_a_certificate_of_our_own_names_localhost_and_is_valid_now() -> None:
+    key, pem = self_signed(valid_days=1)
+    certificate = x509.load_pem_x509_certificate(pem)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "localhost" in names.get_values_for_type(x509.DNSName)
+    assert (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days == 1
+    assert serialization.load_pem_private_key(key, None).public_key() == certificate.public_key()
+
+
+def test_two_starts_make_two_certificates() -> None:
+    assert self_signed()[1] != self_signed()[1]
+
+
+async def test_without_a_folder_the_port_speaks_tls_all_the_same() -> None:
+    server, port = await serving(None)
+    assert await shown(port) > 0
+    await server.stop(0)
+
+
+async def test_a_changed_pair_is_seen_by_the_next_connection(tmp_path: Path) -> None:
+    first = write(tmp_path)
+    server, port = await serving(tmp_path, reload=True)
+    assert await shown(port) == first
+    second = write(tmp_path)
+    assert await shown(port) == second != first
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("broken", ["half a key", ""])
+async def test_a_broken_pair_leaves_the_last_good_one(tmp_path: Path, broken: str) -> None:
+    good = write(tmp_path)
+    server, port = await serving(tmp_path, reload=True)
+    (tmp_path / "tls.key").write_text(broken)
+    assert await shown(port) == good
+    (tmp_path / "tls.crt").unlink()
+    assert await shown(port) == good
+    healed = write(tmp_path)
+    assert await shown(port) == healed
+    await server.stop(0)
+
+
+async def test_without_reload_the_first_pair_stays(tmp_path: Path) -> None:
+    first = write(tmp_path)
+    server, port = await serving(tmp_path)
+    write(tmp_path)
+    assert await shown(port) == first
+    await server.stop(0)
+
+
+def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:
+    write(tmp_path, (self_signed()[0], self_signed()[1]))
+    with pytest.raises(ValueError, match="does not belong"):
+        read_pair(tmp_path)
+
+
+def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tls\.key"):
+        credentials(tmp_path, reload=True)
+
+
+def test_a_key_under_a_password_is_told(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    locked = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    write(tmp_path, (locked, self_signed()[1]))
+    with pytest.raises(ValueError, match=r"[Pp]assword"):
+        read_pair(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "not a key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_what_is_no_key_is_a_value_error(tmp_path: Path, text: str) -> None:
+    write(tmp_path)
+    (tmp_path / "tls.key").write_text(text)
+    with pytest.raises(ValueError, match=r"."):
+        read_pair(tmp_path)

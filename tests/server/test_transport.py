@@ -1,0 +1,206 @@
+"""The gRPC server in this process, asked over real sockets by a gRPC client."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from ext_proc_messages import FDS, NONE, SSE, Reply, request_body, request_headers, response_body, response_headers
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service
+
+from picker.proto.access_log_pb2 import StreamAccessLogsMessage
+from picker.server.service import Service
+from picker.server.transport import (
+    ACCESS_LOG,
+    EXT_PROC,
+    READY_NAMES,
+    AccessLogs,
+    Health,
+    Streams,
+    ext_proc_server,
+)
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+EOF = grpc.aio.EOF
+
+
+@dataclass
+class Served:
+    """A listening server and a channel to it."""
+
+    service: Service
+    streams: Streams
+    logs: AccessLogs
+    health: Health
+    server: grpc.aio.Server
+    channel: grpc.aio.Channel
+
+    def process(self) -> grpc.aio.StreamStreamCall:
+        """A new ext_proc stream."""
+        return self.channel.stream_stream(f"/{EXT_PROC}/Process")()
+
+    async def ask(self, response=NONE, **more: object) -> grpc.aio.StreamStreamCall:
+        """A stream whose request was picked for; its replies are read."""
+        call = self.process()
+        await call.write(request_headers(POST, response=response))
+        await call.write(request_body(CHAT, end=True))
+        assert Reply.FromString(await read(call)).HasField("request_headers")
+        assert Reply.FromString(await read(call)).HasField("request_body")
+        return call
+
+    def log(self) -> grpc.aio.StreamUnaryCall:
+        return self.channel.stream_unary(f"/{ACCESS_LOG}/StreamAccessLogs")()
+
+
+async def read(call) -> object:
+    return await asyncio.wait_for(call.read(), 10)
+
+
+async def code(call) -> grpc.StatusCode:
+    return await asyncio.wait_for(call.code(), 10)
+
+
+async def empty(served: Served) -> None:
+    await asyncio.wait_for(served.streams.ended(), 10)
+
+
+@pytest_asyncio.fixture
+async def served() -> AsyncIterator[Served]:
+    service = make_service(Clock())
+    streams, logs, health = Streams(service), AccessLogs(service), Health()
+    server = ext_proc_server(streams, logs, health)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await health.ready(True)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Served(service, streams, logs, health, server, channel)
+    streams.close()
+    await server.stop(0)
+
+
+async def test_a_stream_is_answered_and_ends_with_ok_when_envoy_closes_it(served: Served) -> None:
+    call = await served.ask()
+    await call.write(response_headers(SSE))
+    assert Reply.FromString(await read(call)).HasField("response_headers")
+    await call.done_writing()
+    assert await read(call) is EOF
+    assert await code(call) is grpc.StatusCode.OK
+
+
+async def test_a_refusal_ends_the_stream_with_ok(served: Served) -> None:
+    call = served.process()
+    await call.write(request_headers(POST))
+    await call.write(request_body(b"{", end=True))
+    assert Reply.FromString(await read(call)).immediate_response.status.code == 400
+    assert await read(call) is EOF
+    assert await code(call) is grpc.StatusCode.OK
+
+
+async def test_a_stream_that_is_cancelled_releases_its_flight(served: Served) -> None:
+    call = await served.ask(response=FDS)
+    assert in_flight(served.service) == 1
+    call.cancel()
+    await empty(served)
+    assert in_flight(served.service) == 0
+
+
+async def test_a_long_prompt_is_read_beside_the_loop(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    finish = served.service.reader.finish
+
+    def elsewhere(draft):
+        import threading
+
+        threads.append(threading.current_thread().name)
+        return finish(draft)
+
+    monkeypatch.setattr(served.service.reader, "is_slow", lambda _: True)
+    monkeypatch.setattr(served.service.reader, "finish", elsewhere)
+    await served.ask()
+    assert threads[0].startswith("tokenise")
+
+
+async def test_a_reading_beside_the_loop_that_fails_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(served.service.reader, "is_slow", lambda _: True)
+    monkeypatch.setattr(served.service.reader, "finish", broken)
+    call = served.process()
+    await call.write(request_headers(POST))
+    await call.write(request_body(CHAT, end=True))
+    assert Reply.FromString(await read(call)).immediate_response.status.code == 500
+
+
+async def test_streams_whose_answers_do_not_pass_are_handed_back_with_ok(served: Served) -> None:
+    unseen, echoed = await served.ask(), await served.ask(response=FDS)
+    assert served.streams.hand_back() == 1
+    assert await read(unseen) is EOF
+    assert await code(unseen) is grpc.StatusCode.OK
+    await echoed.write(response_headers(SSE))
+    await read(echoed)
+    await echoed.write(response_body(b"last", end=True))
+    assert b"last" in await read(echoed)
+    await empty(served)
+    assert await code(echoed) is grpc.StatusCode.OK
+
+
+async def test_a_request_that_is_still_being_read_at_a_hand_back_is_picked_for_first(served: Served) -> None:
+    call = served.process()
+    await call.write(request_headers(POST))
+    while not len(served.streams):
+        await asyncio.sleep(0)
+    assert served.streams.hand_back() == 1
+    await call.write(request_body(CHAT, end=True))
+    assert Reply.FromString(await read(call)).HasField("request_headers")
+    assert Reply.FromString(await read(call)).HasField("request_body")
+    assert await read(call) is EOF
+    assert await code(call) is grpc.StatusCode.OK
+
+
+async def test_an_access_log_is_heard_and_ends_with_ok_when_closed(served: Served) -> None:
+    log = served.log()
+    message = StreamAccessLogsMessage()
+    message.http_logs.log_entry.add().request.request_id = "somebody"
+    await log.write(message.SerializeToString())
+    while not served.service.metrics.log_records.total():
+        await asyncio.sleep(0)
+    assert served.service.access_log_live
+    served.logs.close()
+    assert await asyncio.wait_for(log, 10) == b""
+    assert not served.service.access_log_live
+
+
+async def test_an_access_log_that_cannot_be_read_is_counted(served: Served) -> None:
+    log = served.log()
+    await log.write(b"\xff\xff")
+    while not served.service.metrics.log_records.total():
+        await asyncio.sleep(0)
+    (family,) = served.service.metrics.log_records.collect()
+    assert [sample.labels for sample in family.samples] == [{"result": "unreadable"}]
+    log.cancel()
+
+
+async def test_health_follows_readiness_under_every_name_but_liveness(served: Served) -> None:
+    stub = health_pb2_grpc.HealthStub(served.channel)
+
+    async def status(name: str) -> int:
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+
+    assert [await status(name) for name in ("liveness", *READY_NAMES)] == [SERVING] * 5
+    await served.health.ready(False)
+    assert await status("liveness") == SERVING
+    assert [await status(name) for name in READY_NAMES] == [NOT_SERVING] * 4
+
+
+async def test_the_same_request_id_twice_is_two_flights(served: Served) -> None:
+    calls = [await served.ask(response=FDS) for _ in range(2)]
+    assert in_flight(served.service) == 2
+    assert {d.addresses[0] for d in served.service.router.log.last(2)} <= set(ADDRESSES)
+    calls[0].cancel()
+    while in_flight(served.service) == 2:
+        await asyncio.sleep(0)
+    assert in_flight(served.service) == 1
