@@ -65,10 +65,11 @@ class Router:
         self.policy = policy
         self.hits = hits
         self.settings = settings
-        self.pool = pool or Pool()
-        self.table = table or EngineTable()
-        self.ledger = ledger or Ledger()
-        self.log = log or DecisionLog()
+        # Compared with None, since a ledger or a log without entries counts as false.
+        self.pool = Pool() if pool is None else pool
+        self.table = EngineTable() if table is None else table
+        self.ledger = Ledger() if ledger is None else ledger
+        self.log = DecisionLog() if log is None else log
         self._rng = rng
         self._watchers = tuple(watchers)
         self._open: dict[int, Decision] = {}
