@@ -80,7 +80,7 @@ def admin_app(router: Router, tallies: EndpointTallies, clock_offset_s: float) -
     app = web.Application()
     app.router.add_get("/pool", pool)
     app.router.add_get("/decisions", decisions)
-    app.router.add_get("/decisions/{request_id}", decision)
+    app.router.add_get("/decisions/{request_id:.+}", decision)
     return app
 
 

@@ -48,6 +48,7 @@ class Mailbox(asyncio.DatagramProtocol):
         self._decode = msgspec.msgpack.Decoder(list[AccessRecord]).decode
         self._waiting: dict[int, deque[AccessRecord]] = {i: deque() for i in range(workers) if i != worker}
         self._flushing = False
+        self._inbox: asyncio.DatagramTransport | None = None
         self._heard_at = float("-inf")
         self._deliver = deliver
         self._broken = broken
@@ -59,7 +60,13 @@ class Mailbox(asyncio.DatagramProtocol):
         inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         inbox.setblocking(False)
         inbox.bind(os.fspath(path))
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=inbox)
+        self._inbox, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=inbox)
+
+    def close(self) -> None:
+        """Stop receiving and sending."""
+        if self._inbox is not None:
+            self._inbox.close()
+        self._socket.close()
 
     def peers_live(self) -> bool:
         """Some peer has an access-log stream and said so lately."""

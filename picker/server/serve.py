@@ -205,6 +205,7 @@ async def _join_workers(process: PickerProcess, cleanup: contextlib.AsyncExitSta
         raise ValueError("several workers need a folder to talk through")
     mailbox = Mailbox(options.run_dir, options.worker, options.workers, service.logged, service.doubt)
     await mailbox.open()
+    cleanup.callback(mailbox.close)
     service.relay = mailbox
 
     async def heartbeat() -> None:
