@@ -30,9 +30,13 @@ def main() -> None:
 @main.command()
 @click.option("--host", default="0.0.0.0", help="Address for the gRPC, health and metrics ports.")
 @click.option("--grpc-port", type=PORT, default=9002, help="ext_proc and access log.")
-@click.option("--grpc-health-port", type=PORT, default=9003, help="gRPC health, plain.")
+@click.option("--grpc-health-port", type=PORT, help="gRPC health, plain; default: after the last gRPC port, 9003.")
 @click.option("--metrics-port", type=PORT, default=9090, help="Prometheus /metrics.")
-@click.option("--admin-port", type=PORT, default=9091, help="Decision log and pool as JSON, on 127.0.0.1 only.")
+@click.option(
+    "--admin-port",
+    type=PORT,
+    help="Decision log and pool as JSON, localhost only; default: after the last metrics port.",
+)
 @click.option("--endpoints", default="", help="Comma list of ip:port to serve.")
 @click.option("--endpoints-file", type=READABLE, help="YAML or JSON file of endpoints, read again when it changes.")
 @click.option("--config-file", type=READABLE, help="EndpointPickerConfig YAML.")
@@ -50,7 +54,12 @@ def main() -> None:
 def serve(worker: int | None, policy: str | None, **given: Any) -> None:
     """Answer Envoy: ext_proc in, endpoint out."""
     logs.configure(given["log_level"])
+    workers = given["workers"]
+    given["grpc_health_port"] = given["grpc_health_port"] or given["grpc_port"] + workers
+    given["admin_port"] = given["admin_port"] or given["metrics_port"] + workers
     options = ServeOptions(policy=policy or "", **given)
+    if wrong := options.port_conflict():
+        raise click.UsageError(wrong)
     if not options.endpoints and options.endpoints_file is None:
         raise click.UsageError("say which endpoints there are: --endpoints or --endpoints-file")
     try:

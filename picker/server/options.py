@@ -28,6 +28,24 @@ class ServeOptions:
     log_level: str = "info"
     seed: int | None = None
 
+    def port_conflict(self) -> str:
+        """What is wrong with the ports of all workers together; empty if nothing is."""
+        bases = {
+            "--grpc-port": self.grpc_port,
+            "--grpc-health-port": self.grpc_health_port,
+            "--metrics-port": self.metrics_port,
+            "--admin-port": self.admin_port,
+        }
+        taken: dict[int, str] = {}
+        for name, first in bases.items():
+            for port in range(first, first + self.workers):
+                if port > 65535:
+                    return f"{name} {first} leaves no room for {self.workers} workers"
+                if port in taken:
+                    return f"port {port} is wanted by {taken[port]} and by {name}: each takes {self.workers} in a row"
+                taken[port] = name
+        return ""
+
     def for_worker(self, worker: int) -> "ServeOptions":
         """The same service on this worker's own ports."""
         return replace(

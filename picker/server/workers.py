@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from picker.server.config import load_config
 from picker.server.options import ServeOptions
 from picker.server.processes import Child, Children
 
@@ -17,7 +18,11 @@ RESPAWN_S = 1.0
 
 
 async def supervise(options: ServeOptions, argv: list[str]) -> None:
-    """Run `options.workers` workers, each `picker serve argv... --worker i`, until SIGTERM or SIGINT."""
+    """Run `options.workers` workers, each `picker serve argv... --worker i`, until SIGTERM or SIGINT.
+
+    Raises ConfigError: a mistake ends the supervisor, not each worker again and again.
+    """
+    load_config(options.config_file)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
