@@ -1,6 +1,7 @@
 """Engines that die, hang or fall silent: the damage stays with the requests that were on them."""
 
 import asyncio
+import json
 import os
 import signal
 
@@ -93,6 +94,29 @@ async def test_a_frozen_engine_holds_up_its_own_requests_only() -> None:
         finally:
             os.kill(process.pid, signal.SIGCONT)
         assert all(reply.ok for reply in await asyncio.gather(*(task for _, task, _ in asked)))
+        await running.at_rest()
+
+
+async def test_an_engine_that_leaves_the_pool_finishes_its_answers_and_gets_no_more() -> None:
+    async with gateway(engines=2, speedup=1.0) as running:
+        replies, tasks = await running.begin_many(6, max_tokens=400)
+        leaving, staying = (engine.address for engine in running.stack.engines)
+        file = running.stack.folder / "endpoints.json"
+        listed = json.loads(file.read_bytes())
+        listed["endpoints"] = [each for each in listed["endpoints"] if each["address"] == staying]
+        file.write_text(json.dumps(listed))
+
+        async def one_left() -> bool:
+            return list(await running.pool()) == [staying]
+
+        await until(one_left)
+        for _ in range(6):
+            _, task, decision = await running.picked(chat(new_words()))
+            assert decision["chosen"] == staying
+            tasks.append(task)
+        assert all(reply.ok for reply in await asyncio.gather(*tasks))
+        served = {(await running.decided(reply.request_id))["outcome"]["served"] for reply in replies}
+        assert served == {leaving, staying}
         await running.at_rest()
 
 

@@ -17,9 +17,11 @@ async def load(running: Gateway, until_set: asyncio.Event) -> list[Reply]:
     return replies
 
 
-@pytest.mark.parametrize("path", ["access-log", "detach"])
-async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(path: str) -> None:
-    async with gateway(path, speedup=1.0) as running:
+@pytest.mark.parametrize(
+    ("path", "mode"), [("access-log", "full-duplex"), ("access-log", "buffered"), ("detach", "full-duplex")]
+)
+async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(path: str, mode: str) -> None:
+    async with gateway(path, mode, speedup=1.0) as running:
         await running.ask(chat())
         await running.at_rest()
         replies, tasks = await running.begin_many(12, max_tokens=400)
@@ -51,6 +53,19 @@ async def test_a_killed_picker_breaks_no_running_answer_and_fails_requests_only_
         assert all(reply.ok for reply in replies)
         failed = [reply for reply in asked if not reply.ok]
         assert all(reply.ended > went and reply.began < came for reply in failed)
+        await running.at_rest()
+
+
+@pytest.mark.parametrize(("path", "mode"), [("echo", "full-duplex"), ("access-log", "buffered")])
+async def test_a_killed_picker_cuts_the_answers_whose_stream_it_still_holds(path: str, mode: str) -> None:
+    async with gateway(path, mode, speedup=1.0) as running:
+        replies, tasks = await running.begin_many(4, max_tokens=400)
+        running.stack.picker.signal(signal.SIGKILL)
+        await asyncio.gather(*tasks)
+        assert not any(reply.whole for reply in replies)
+        await running.stack.picker.process.wait()
+        await running.stack.start_picker({"responsePath": path})
+        assert (await running.ask(chat(new_words(), stream=True))).ok
         await running.at_rest()
 
 
