@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "policies": {"engines", "requests"},
     "routing": {"pool", "engines", "policies", "requests"},
     "telemetry": {"routing", "engines", "requests", "pool"},
-    "simulator": {"requests"},
+    "simulator": {"requests", "pool", "engines", "policies", "routing"},
     "proto": set(),
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_pb2" not in path.name)

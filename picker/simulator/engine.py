@@ -160,6 +160,61 @@ class Engine:
         self.counters.generation_tokens += len(emitted)
         return emitted
 
+    def decode_steps(self) -> int:
+        """How many of the next steps are sure to be alike: one token for each running sequence, nobody admitted,
+        finished (before the last of them) or preempted. 0 when the next step has to be scheduled."""
+        steps = 1 << 30
+        for sequence in self.running:
+            left = sequence.end - sequence.known
+            if sequence.known - sequence.computed != 1 or sequence.known == sequence.request.prompt_tokens:
+                return 0
+            if left < steps:
+                steps = left
+        if not self.running or self._admissible():
+            return 0
+        while steps and sum(self._missing(s, s.computed + steps) for s in self.running) > self.pool.free:
+            steps //= 2
+        return steps
+
+    def decode_ms(self) -> tuple[float, float]:
+        """Duration of the next step of `decode_steps`, and by how much each one is longer than the one before."""
+        contexts = [sequence.computed for sequence in self.running]
+        count, total, longest = len(contexts), sum(contexts), max(contexts)
+        first = self.step_time.ms(count, 0.0, total, count, 0, longest)
+        return first, self.step_time.ms(count, 0.0, total + count, count, 0, longest + 1) - first
+
+    def decode(self, steps: int) -> tuple[list[Sequence], tuple[KvEvent, ...]]:
+        """Run that many steps (at most `decode_steps`) at once; gives who finished in the last one, and the KV events.
+
+        The result is that of as many calls of `schedule` and `complete`, but for the names of blocks.
+        """
+        size = self.limits.block_size
+        for sequence in self.running:
+            sequence.computed += steps
+            sequence.known += steps
+            need = -(-sequence.computed // size) - len(sequence.blocks)
+            if need > 0:
+                sequence.blocks += self._take(need)
+            if sequence.computed - sequence.stored >= size:
+                self._store(sequence)
+        finished = [sequence for sequence in self.running if sequence.known >= sequence.end]
+        for sequence in finished:
+            self.running.remove(sequence)
+            self._leave(sequence)
+        tokens = steps * (len(self.running) + len(finished))
+        self.counters.steps += steps
+        self.counters.computed_tokens += tokens
+        self.counters.generation_tokens += tokens
+        self.counters.finished_requests += len(finished)
+        return finished, self._take_events()
+
+    def _admissible(self) -> bool:
+        """Whether the first waiting sequence could begin beside the running ones, each of which takes one token."""
+        if not self.waiting or len(self.running) >= self.limits.max_num_seqs:
+            return False
+        budget = self.limits.max_num_batched_tokens - len(self.running)
+        return budget > 0 and self._fits(next(iter(self.waiting.values())), budget) is not None
+
     def _grow(self, sequence: Sequence, new: int, preempted: list[Sequence]) -> bool:
         """Blocks for `new` more tokens of a running sequence, at the price of the last admitted ones; False when it
         had to give way itself."""
@@ -175,14 +230,11 @@ class Engine:
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
         """Move the first waiting sequence to the running ones; the tokens it computes now, 0 when no room."""
-        size = self.limits.block_size
-        # The last token is always computed: its logits are the first output.
-        hits = self.pool.match(sequence.hashes, (sequence.known - 1) // size)
-        cached = len(hits) * size
-        new = min(sequence.known - cached, budget)
-        need = -(-(cached + new) // size) - len(hits)
-        if need + self.pool.unused(hits) > self.pool.free:
+        fitting = self._fits(sequence, budget)
+        if fitting is None:
             return 0
+        hits, new, need = fitting
+        cached = len(hits) * self.limits.block_size
         self.pool.claim(hits)
         sequence.blocks = hits + self._take(need)
         sequence.stored = cached
@@ -196,6 +248,16 @@ class Engine:
             self.counters.prefix_queries += sequence.known
             self.counters.prefix_hits += cached
         return new
+
+    def _fits(self, sequence: Sequence, budget: int) -> tuple[list[int], int, int] | None:
+        """Its cached blocks, the tokens it would compute and the blocks these need; None while there is no room."""
+        size = self.limits.block_size
+        # The last token is always computed: its logits are the first output.
+        hits = self.pool.match(sequence.hashes, (sequence.known - 1) // size)
+        cached = len(hits) * size
+        new = min(sequence.known - cached, budget)
+        need = -(-(cached + new) // size) - len(hits)
+        return None if need + self.pool.unused(hits) > self.pool.free else (hits, new, need)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Back to the head of the queue, to be recomputed (from what of it is still cached then)."""

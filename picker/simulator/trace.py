@@ -56,7 +56,7 @@ def parse_trace(data: bytes, *, seed: int = 0, rounded_ms: float = ROUNDED_MS) -
     Times are spread evenly at random inside their rounding interval of `rounded_ms`, seeded; 0 leaves them.
     Raises ValueError, with the line, for anything that is not such a trace, or more than 1 GiB of it.
     """
-    text = _inflate(data) if data.startswith(_GZIP_MAGIC) else data
+    text = inflate(data)
     decoder = msgspec.json.Decoder(_Row)
     spread = random.Random(seed)
     requests = []
@@ -74,7 +74,10 @@ def parse_trace(data: bytes, *, seed: int = 0, rounded_ms: float = ROUNDED_MS) -
     return sorted(requests, key=lambda request: request.at_ms)
 
 
-def _inflate(data: bytes) -> bytes:
+def inflate(data: bytes) -> bytes:
+    """`data`, unpacked if it is gzip. Raises ValueError for a broken file, or one that inflates to more than 1 GiB."""
+    if not data.startswith(_GZIP_MAGIC):
+        return data
     try:
         inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         text = inflater.decompress(data, MAX_TRACE_BYTES)

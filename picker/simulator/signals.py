@@ -1,0 +1,71 @@
+"""What a router learns of simulated engines, and how late."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from picker.engines.index import PrefixIndex
+from picker.engines.metrics import EngineSample
+from picker.simulator.engine import UNSEEN, Engine
+from picker.simulator.sequence import Cleared, KvEvent, Removed, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """How late everybody learns of what. `matching`: prompts are known by token ids and engines publish KV events
+    (exact), or prompts are known by their text only (text). Raises ValueError."""
+
+    decision_ms: float = 1.0
+    """From the arrival to the engine: pick, proxy, network."""
+    response_ms: float = 1.0
+    """From the engine to the client, and to the router."""
+    scrape_s: float = 0.1
+    """Between two scrapes of a busy engine; resting ones are scraped less often, as in service."""
+    scrape_ms: float = 2.0
+    """From the reading of an engine's metrics to their arrival in the table."""
+    event_lag_ms: float = 10.0
+    """From the end of a step to its KV events in the index."""
+    detection_ms: float = 1000.0
+    """From a join, a leave or a crash to the router's new pool."""
+    matching: Literal["exact", "text"] = "exact"
+
+    def __post_init__(self) -> None:
+        delays = (self.decision_ms, self.response_ms, self.scrape_ms, self.event_lag_ms, self.detection_ms)
+        if not all(0 <= delay <= 1e7 for delay in delays):
+            raise ValueError("delays must be in 0..1e7 ms")
+
+
+def sample_of(engine: Engine) -> EngineSample:
+    """What the engine's metrics page says now."""
+    counters = engine.counters
+    return EngineSample(
+        running=len(engine.running),
+        waiting=len(engine.waiting),
+        kv_usage=engine.kv_usage,
+        block_size=engine.limits.block_size,
+        num_blocks=engine.pool.size,
+        prefix_queries=counters.prefix_queries,
+        prefix_hits=counters.prefix_hits,
+        prompt_tokens=counters.prompt_tokens,
+        generation_tokens=counters.generation_tokens,
+    )
+
+
+def publish(events: Iterable[KvEvent], index: PrefixIndex, slot: int) -> None:
+    """Bring an engine's KV events into the index. Its block hashes are those of the requests' chains."""
+    for event in events:
+        match event:
+            case Stored(hashes, _, _, _):
+                keys = _prompt_blocks(hashes)
+                index.store(slot, keys, keys)
+            case Removed(hashes):
+                index.remove(slot, _prompt_blocks(hashes))
+            case Cleared():
+                index.clear(slot)
+
+
+def _prompt_blocks(hashes: Iterable[int]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
+    """Without the generated blocks, which are no prompt's prefix: the index need not hold them."""
+    return np.array([block for block in hashes if block < UNSEEN], np.uint64)

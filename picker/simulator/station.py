@@ -1,0 +1,136 @@
+"""One simulated engine on the virtual clock of a cluster.
+
+A station is always idle, in one scheduled step, or in a *run*: steps that are sure to be alike but for contexts growing
+by one token (`Engine.decode_steps`). A run is one event however long it is. Its steps are played when somebody looks
+(`settle`), and it is cut short when a request arrives, so that no observer can tell it from single steps.
+"""
+
+import math
+from bisect import bisect_right
+from collections import deque
+
+from picker.simulator.engine import Engine
+from picker.simulator.sequence import EngineRequest, KvEvent, Sequence, Step
+
+IDLE = math.inf
+
+
+class Station:
+    """An engine, what it is doing now, and until when. Times in ms; `now` never goes back."""
+
+    __slots__ = (
+        "_begun_ms",
+        "_first_ms",
+        "_growth_ms",
+        "_left",
+        "_step",
+        "address",
+        "alive",
+        "busy_ms",
+        "ends_ms",
+        "engine",
+        "news",
+        "row",
+    )
+
+    def __init__(self, address: str, engine: Engine) -> None:
+        self.address = address
+        self.engine = engine
+        self.row = engine.step_time
+        """Its step time at full speed."""
+        self.alive = True
+        """False once crashed."""
+        self.ends_ms = IDLE
+        """When `end` is due; IDLE when there is nothing to do."""
+        self.busy_ms = 0.0
+        """Time spent in steps that have ended."""
+        self.news: deque[tuple[float, tuple[KvEvent, ...]]] = deque()
+        """KV events, with the time at which the step ended that brought them. Taken by the caller."""
+        self._step: Step | None = None
+        self._begun_ms = 0.0
+        self._first_ms = self._growth_ms = 0.0
+        self._left = 0
+
+    def submit(self, request: EngineRequest, now: float) -> Sequence:
+        """Hand a request to the engine; `ends_ms` may change. Raises Refused."""
+        first = not self.engine.waiting
+        sequence = self.engine.submit(request)
+        if self.ends_ms == IDLE:
+            self._begin(now)
+        elif first:
+            # Behind a head of queue that does not fit, a newcomer changes nothing.
+            self.cut(now)
+        return sequence
+
+    def settle(self, now: float) -> None:
+        """Play the steps of a run that have ended by `now`; who finishes is left to `end`."""
+        steps = min(self._steps_within(now - self._begun_ms), self._left - 1)
+        if steps > 0:
+            self._play(steps)
+
+    def cut(self, now: float) -> None:
+        """End a run with the step that is in progress at `now`; `ends_ms` may change. A single step goes on."""
+        if self._left < 2:
+            return
+        self.settle(now)
+        if self._left > 1:
+            self._left = 1 if self._begun_ms < now else 0
+            self.ends_ms = self._begun_ms + self._left * self._first_ms
+
+    def end(self) -> list[Sequence]:
+        """The step or run is over, at `ends_ms`: who got a token in its last step (in a run, only who finished).
+        Begins the next one."""
+        now = self.ends_ms
+        if self._step is not None:
+            step, self._step = self._step, None
+            emitted = self.engine.complete(step)
+            self._tell(now, step.events)
+            self.busy_ms += now - self._begun_ms
+        else:
+            emitted = self._play(self._left) if self._left else []
+        self._begin(now)
+        return emitted
+
+    def crash(self) -> None:
+        """Everything is lost; the engine is never used again."""
+        self.alive = False
+        self.ends_ms = IDLE
+        self._left = 0
+        self._step = None
+        self.news.clear()
+
+    def _begin(self, now: float) -> None:
+        engine = self.engine
+        self._begun_ms = now
+        self._left = engine.decode_steps() if engine.running else 0
+        if self._left > 1:
+            self._first_ms, self._growth_ms = engine.decode_ms()
+            self.ends_ms = now + self._ms(self._left)
+            return
+        self._left = 0
+        self._step = engine.schedule()
+        self.ends_ms = IDLE if self._step is None else now + self._step.duration_ms
+
+    def _play(self, steps: int) -> list[Sequence]:
+        finished, events = self.engine.decode(steps)
+        took = self._ms(steps)
+        self._begun_ms += took
+        self.busy_ms += took
+        self._first_ms += steps * self._growth_ms
+        self._left -= steps
+        self._tell(self._begun_ms, events)
+        return finished
+
+    def _tell(self, at: float, events: tuple[KvEvent, ...]) -> None:
+        if events:
+            self.news.append((at, events))
+
+    def _ms(self, steps: int) -> float:
+        """Duration of the next so many steps of the run."""
+        return steps * (self._first_ms + self._growth_ms * (steps - 1) / 2)
+
+    def _steps_within(self, span_ms: float) -> int:
+        """Steps of the run that end within so many ms."""
+        if self._left < 2 or span_ms < self._first_ms:
+            return 0
+        return bisect_right(range(self._left + 1), span_ms, key=self._ms) - 1
