@@ -211,6 +211,7 @@ def _picker(spec: EnvoySpec) -> Node:
         "outlier_detection": {
             "split_external_local_origin_errors": True,
             "consecutive_local_origin_failure": 1,
+            "interval": "1s",
             "base_ejection_time": "1s",
             "max_ejection_time": "3s",
             "max_ejection_percent": 100,
