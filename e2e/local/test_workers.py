@@ -41,8 +41,8 @@ async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells()
 
 
 async def test_while_a_worker_is_dead_and_started_again_no_request_and_no_answer_fails() -> None:
-    async with gateway("access-log", speedup=1.0, workers=2, expected="worker ended") as running:
-        replies, tasks = await running.begin_many(10, max_tokens=300)
+    async with gateway("access-log", speedup=4.0, workers=2, expected="worker ended") as running:
+        replies, tasks = await running.begin_many(10, max_tokens=1200)
         before = worker_process(running, 1)
         assert before is not None
         before.send_signal(signal.SIGKILL)
