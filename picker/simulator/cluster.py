@@ -95,6 +95,8 @@ class Cluster:
         self._by_address: dict[str, Station] = {}
         self._members: dict[str, Endpoint] = {}
         self._inside: dict[str, dict[str, _Flight]] = {}
+        self._resting: dict[Station, tuple[int, float]] = {}
+        """Idle engines whose scrapes would tell nothing new: slot, and when the last one was made in fact."""
         self._left = 0
         self._ended: list[Ended] = []
         self._series = LoadSeries()
@@ -140,6 +142,7 @@ class Cluster:
             block_tokens=float(self._limits.block_size),
             exact=self._exact,
         )
+        self._look_at_resting()
         if self._exact:
             self._read_news()
         try:
@@ -168,6 +171,7 @@ class Cluster:
                 self._answer(flight, 503 if refused.reason == "queue-full" else 400)
                 return
             self._inside[address][key] = flight
+            self._wake(station)
             if station.ends_ms != before:
                 self._at(station.ends_ms, self._step, station)
             return
@@ -275,11 +279,33 @@ class Cluster:
         running, waiting = sample.running or 0.0, sample.waiting or 0.0
         ledger.observe(slot, running, waiting, started_s)
         busy = changed or running + waiting > 0 or ledger.columns[own.IN_FLIGHT, slot] > 0
-        self._rest(station, slot, after(tick, "busy" if busy else "quiet", self._tick, len(self._members)))
+        following = after(tick, "busy" if busy else "quiet", self._tick, len(self._members))
+        if following == tick and not busy and station.ends_ms == IDLE:
+            self._resting[station] = (slot, self._now)
+        else:
+            self._rest(station, slot, following)
 
     def _rest(self, station: Station, slot: int, tick: Tick) -> None:
         wait = wait_s(tick, self._draw.random(), self._tick) * 1e3
         self._at(self._now + wait, self._scrape, (station, slot, tick))
+
+    def _look_at_resting(self) -> None:
+        """Make the table as fresh as it would be, had the resting engines been scraped all along."""
+        for slot, since in self._resting.values():
+            self.router.table.columns[scraped.SCRAPED_AT, slot] = self._grid(since) / 1e3
+
+    def _wake(self, station: Station) -> None:
+        """The engine is not as it was any more: the next scrape is real again."""
+        resting = self._resting.pop(station, None)
+        if resting is not None:
+            slot, since = resting
+            following = self._grid(since) + self._tick.idle_s * 1e3
+            self._at(following, self._scrape, (station, slot, Tick(self._tick.idle_s)))
+
+    def _grid(self, since: float) -> float:
+        """The last scrape before now of an engine that rests since then."""
+        idle_ms = self._tick.idle_s * 1e3
+        return since + (self._now - since) // idle_ms * idle_ms
 
     def _slot(self, station: Station) -> int | None:
         view = self.router.pool.view
@@ -321,6 +347,7 @@ class Cluster:
                 self._at(self._now + self.signals.detection_ms, self._change_pool, {address: False})
             case Crash():
                 station = self.stations[event.engine]
+                self._wake(station)
                 station.crash()
                 inside = self._inside[station.address]
                 for flight in inside.values():
@@ -344,6 +371,8 @@ class Cluster:
             else:
                 self._members.pop(address, None)
         change = self.router.update_pool(self._members.values())
+        for _, endpoint in change.removed:
+            self._resting.pop(self._by_address[endpoint.address], None)
         for slot, endpoint in change.added:
             station = self._by_address[endpoint.address]
             phase = self._draw.random() * self._tick.fast_s * 1e3

@@ -131,7 +131,7 @@ def test_time_scale_spares_think_times() -> None:
         (b"t,input_length\n1,3\n", "output_length"),
         (b"t,input_length,output_length\nnan,3,3\n", "line 2"),
         (b'{"timestamp":0}\n', "line 1"),
-        (b'{"timestamp":0,"input_length":9,"output_length":5,"hash_ids":[99999999999999999999]}', ""),
+        (b'{"timestamp":0,"input_length":9,"output_length":5,"hash_ids":[99999999999999999]}', "hash id"),
         (sessions([{"t": 0.0, "in": 640, "out": 1, "h": [[1, 2]]}]), "too few blocks"),
         (b'{"requests":[{"in":-5}]}', "line 1"),
         (b'{"requests":[]}', "no request"),
