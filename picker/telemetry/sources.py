@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from picker.engines.kv_stream import KvCount
 from picker.engines.scrape import ScrapeCount
 from picker.routing.router import Router
-from picker.telemetry.metrics import gauge
 
 
 class Scrapes(Protocol):
@@ -71,9 +70,12 @@ class SourceMetrics:
                 seconds.add_metric([endpoint.address], count.seconds)
         yield from (errors, polls, seconds)
         yield from self._kv_events()
+        size = GaugeMetricFamily("llm_d_epp_prefix_indexer_size", "Indexed (block, endpoint) pairs.", labels=["index"])
+        memory = GaugeMetricFamily("picker_prefix_index_bytes", "Memory of the index.", labels=["index"])
         for name, index in self._indexes.items():
-            yield gauge("llm_d_epp_prefix_indexer_size", "Indexed (block, endpoint) pairs.", len(index), index=name)
-            yield gauge("picker_prefix_index_bytes", "Memory of the index.", index.nbytes, index=name)
+            size.add_metric([name], len(index))
+            memory.add_metric([name], index.nbytes)
+        yield from (size, memory)
 
     def _kv_events(self) -> Iterator[Metric]:
         view, counts = self._router.pool.view, self._feed.counts
