@@ -1,0 +1,61 @@
+"""`picker up`: the main job on one machine."""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+UP = [sys.executable, "-m", "picker.server.cli", "up", "--engines", "3", "--requests", "25", "--speedup", "10"]
+
+
+async def until_said(process: asyncio.subprocess.Process, words: bytes) -> None:
+    """Read its output up to these words."""
+    assert process.stdout is not None
+    said = b""
+    while words not in said:
+        piece = await asyncio.wait_for(process.stdout.read(4096), 60)
+        assert piece, said.decode(errors="replace")
+        said += piece
+
+
+@pytest.mark.parametrize("path", ["access-log", "echo"])
+async def test_the_script_form_exits_0_and_reports_when_every_answer_was_complete(tmp_path: Path, path: str) -> None:
+    report = tmp_path / "report.json"
+    process = await asyncio.create_subprocess_exec(
+        *UP, "--once", "--policy", "least-request", "--response-path", path, "--json", str(report)
+    )
+    assert await process.wait() == 0
+    told = json.loads(report.read_text())
+    assert (told["requests"], told["ok"], told["errors"]) == (25, 25, 0)
+    assert len(told["picks"]) == 3
+    assert sum(told["picks"].values()) == 25
+    for figure in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        assert 0 < told[figure]["p50"] <= told[figure]["p99"]
+    assert told["envoy_version"].startswith("1.40")
+
+
+async def test_ctrl_c_stops_everything_and_leaves_no_child() -> None:
+    process = await asyncio.create_subprocess_exec(*UP, stdout=asyncio.subprocess.PIPE)
+    await until_said(process, b"Ctrl-C stops everything.")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 5
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert not [child for child in children if child.is_running()]
+
+
+async def test_the_script_form_fails_when_an_answer_is_cut_off() -> None:
+    process = await asyncio.create_subprocess_exec(*UP, "--once", "--speedup", "1")
+    started: list[psutil.Process] = []
+    while not any("envoy" in child.name() for child in started):
+        await asyncio.sleep(0.2)
+        started = psutil.Process(process.pid).children()
+    await asyncio.sleep(2)
+    for child in started:
+        if "engine" in child.cmdline():
+            child.kill()
+    assert await asyncio.wait_for(process.wait(), 90) == 1
