@@ -1,0 +1,44 @@
+"""docs/operations.md names every metric there is, and no test that does not exist."""
+
+import re
+from pathlib import Path
+
+from prometheus_client.core import Metric
+from test_decisions_watched import make_router
+
+from picker.engines.approximate import ApproximateIndex
+from picker.engines.index import PrefixIndex
+from picker.engines.kv_feed import KvFeed
+from picker.engines.ledger import Ledger
+from picker.engines.scrape import HttpFetch, Scraper
+from picker.engines.table import EngineTable
+from picker.server.transport import ALWAYS_SERVING, READY_NAMES
+from picker.telemetry.metrics import PoolMetrics, RequestMetrics
+from picker.telemetry.sources import SourceMetrics
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+
+
+def families() -> list[Metric]:
+    router, index = make_router(), PrefixIndex()
+    scraper = Scraper(EngineTable(), Ledger(), HttpFetch())
+    sources = SourceMetrics(router, scraper, KvFeed(index), index, ApproximateIndex())
+    return [metric for source in (RequestMetrics(), PoolMetrics(router, "p"), sources) for metric in source.collect()]
+
+
+def test_every_metric_is_on_the_page_and_nothing_else() -> None:
+    exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in families()}
+    named = {name for name in re.findall(r"`((?:llm_d_epp|picker)_[a-z0-9_]+)", PAGE) if not name.endswith("_")}
+    assert named == exposed
+
+
+def test_every_health_name_is_on_the_page() -> None:
+    assert all(f"`{name}`" in PAGE for name in (*ALWAYS_SERVING, *READY_NAMES) if name)
+
+
+def test_every_test_on_the_page_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", PAGE))
+    written = "".join(file.read_text() for file in (ROOT / "e2e" / "local").glob("test_*.py"))
+    assert named
+    assert {name for name in named if f"def {name}(" not in written} == set()
