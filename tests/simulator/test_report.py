@@ -219,6 +219,14 @@ def test_winners_may_differ_by_load() -> None:
     assert said(cells).startswith("Winners differ: a at load 0.5, b at load 0.9")
 
 
+def test_a_winner_at_some_loads_only_is_called_so() -> None:
+    tied = [cell("b", seed, 1.0, load=0.9) for seed in range(3)] + [cell("a", seed, 1.0, load=0.9) for seed in range(3)]
+
+    words = said([*replay({"a": 1.0, "b": 2.0}), *tied])
+
+    assert words.startswith("a wins at load 0.5 and load 0.8; nobody wins alone at load 0.9")
+
+
 def test_with_too_few_seeds_nobody_wins() -> None:
     assert said(replay({"a": 1.0, "b": 2.0}, seeds=2)).startswith(
         "Not enough seeds for a verdict: a looks best at every load\nAt load 0.5: a looks best"

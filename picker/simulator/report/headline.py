@@ -46,6 +46,9 @@ def headline(cells: Sequence[Mapping[str, Any]], grid: Grid) -> Headline:
         return Headline(f"{winners.pop()} wins {everywhere}", lines)
     if winners == {""}:
         return Headline(f"Nobody wins alone {everywhere}", lines)
+    if len(winners) == 2 and "" in winners:
+        won, open_ = ([load for load, result in found if bool(result.winner) is wins] for wins in (True, False))
+        return Headline(f"{max(winners)} wins at {_list(won)}; nobody wins alone at {_list(open_)}", lines)
     parts = [f"{result.winner or 'nobody'} at {load}" for load, result in found]
     return Headline(f"Winners differ: {', '.join(parts)}", lines)
 
@@ -99,4 +102,4 @@ def _buts(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
