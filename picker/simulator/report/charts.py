@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, told apart by colour-blind eyes; yellow left out for its contrast on white."""
 MARKERS = "osD^vPX*<>h"
 LINES = ("-", "--", "-.", ":")
-WIDTH = 5.2
+WIDTH = 6.1
 HEIGHT = 3.4
 MOST_ENGINES = 64
 """Rows of a load map; further engines are left out, and the title says so."""
@@ -91,8 +91,7 @@ def _curve(grid: Grid, metric: Metric, name: str) -> Chart:
         axes.errorbar(x, means, yerr=[below, above], label=policy, capsize=3, markersize=5, linewidth=1.5, **style)
     if not metric.more_is_better:
         _log_if_wide(axes)
-    if axes.lines:
-        axes.legend(fontsize=8, frameon=False)
+    _legend(drawing, axes)
     better = "higher" if metric.more_is_better else "lower"
     title = f"{metric.name} of each policy by load"
     return Chart(
@@ -104,14 +103,20 @@ def _log_if_wide(axes: Axes) -> None:
     low, high = axes.dataLim.ymin, axes.dataLim.ymax
     if 0 < 4 * low < high < float("inf"):
         axes.set_yscale("log")
-        _plain_numbers(axes.yaxis)
+        _plain_numbers(axes.yaxis, high / low)
     else:
         axes.set_ylim(bottom=0)
 
 
-def _plain_numbers(axis: Axis) -> None:
-    """1, 2, 5, 10, ... on a logarithmic axis, without powers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+def _legend(drawing: Drawing, axes: Axes) -> None:
+    """Beside the axes, where it hides no line."""
+    if axes.lines:
+        drawing.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+
+
+def _plain_numbers(axis: Axis, span: float) -> None:
+    """1, 2, 5, 10, ... on a logarithmic axis, without powers; over three decades only 1, 10, 100, ..."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 1000 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -129,9 +134,9 @@ def _distribution(grid: Grid, load: str, name: str) -> Chart | None:
         return None
     if axes.dataLim.xmin > 0:
         axes.set_xscale("log")
-        _plain_numbers(axes.xaxis)
+        _plain_numbers(axes.xaxis, axes.dataLim.xmax / axes.dataLim.xmin)
     axes.set_ylim(0, 100)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    _legend(drawing, axes)
     title = f"Distribution of TTFT of each policy at {load}"
     return Chart(inline(drawing, name, title), "Further left is better. Quantiles averaged over seeds.")
 
@@ -146,8 +151,8 @@ def _load_map(grid: Grid, load: str, name: str) -> Chart | None:
         return None
     top = max((max(map(max, cell.series.load)) for _, cell in shown if cell.series.load), default=1) or 1
     engines = max(min(len(cell.series.load), MOST_ENGINES) for _, cell in shown)
-    high = 0.75 + 0.11 * engines
-    drawing = Drawing(figsize=(2 * WIDTH, high * len(shown) + 0.5), layout="constrained")
+    high = 0.6 + 0.06 * engines
+    drawing = Drawing(figsize=(11, high * len(shown) + 0.5), layout="constrained")
     rows = drawing.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (policy, cell) in zip(rows, shown, strict=True):
         times, loads = cell.series.t_s, cell.series.load[:MOST_ENGINES]
@@ -165,7 +170,9 @@ def _load_map(grid: Grid, load: str, name: str) -> Chart | None:
         axes.tick_params(axis="y", labelsize=7)
     rows[-1].set_xlabel("time (s)")
     drawing.supylabel("engine", fontsize=9)
-    drawing.colorbar(image, ax=list(rows), label="requests on the engine", shrink=min(1.0, 2.5 / high))
+    drawing.colorbar(
+        image, ax=list(rows), label="requests on the engine", shrink=min(1.0, 2.5 / (high * len(shown))), pad=0.01
+    )
     left_out = (
         f" (the first {MOST_ENGINES} engines)" if any(len(c.series.load) > MOST_ENGINES for _, c in shown) else ""
     )

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from picker.simulator.report.bounds import Standing, standings
 from picker.simulator.report.cells import Cell, Figure, Grid, mean, read_cells
-from picker.simulator.report.headline import headline
+from picker.simulator.report.headline import DECIDES, headline
 from picker.simulator.verdict import FEWEST_SEEDS, METRICS, Verdict
 
 EXTRA = "a report needs matplotlib: pip install 'picker[report]'"
@@ -64,6 +64,7 @@ def render(cells: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], comm
         seeds=max(len(group) for group in grid.cells.values()),
         fewest=FEWEST_SEEDS,
         verdicts=_by_load(verdicts),
+        deciding=DECIDES.name,
         baseline=verdicts[0].baseline if verdicts else "",
         judged=sum(verdict.ratio is not None for verdict in verdicts),
         columns=COLUMNS,
