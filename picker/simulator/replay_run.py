@@ -1,0 +1,153 @@
+"""One cell of a replay: a trace on a pool under one policy, at one load, with one seed. Pure but for reading the trace.
+
+Everything that a cell needs is plain data (`Setting`, `Cell`), so that it can be sent to another process.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picker.policies.policy import Policy
+from picker.policies.registry import REGISTRY
+from picker.simulator.capacity import bound_ms, find_capacity
+from picker.simulator.cluster import Cluster
+from picker.simulator.ended import Ended
+from picker.simulator.events import PoolEvent, parse_events
+from picker.simulator.generator import SCHEME, generate
+from picker.simulator.pool_spec import EngineTypes, parse_pool
+from picker.simulator.sequence import Limits
+from picker.simulator.signals import Signals
+from picker.simulator.steptime import load_table, parse_table
+from picker.simulator.summary import Slo, summarize
+from picker.simulator.workload import Workload
+from picker.simulator.workload_files import parse_workload
+
+CAPACITY_POLICY = "least-request"
+CAPACITY_REQUESTS = 3000
+"""A capacity is measured on the first so many requests."""
+FORMAT = 1
+"""Of a cell's JSON and of what it means: cells of another one are not resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all cells of one replay share. `trace` is a path or a generator's spec."""
+
+    trace: str
+    pool: str
+    engine_models: str | None = None
+    """CSV text of step-time rows; None for the shipped ones."""
+    events: str = ""
+    """YAML or JSON text."""
+    alpha: float = 0.0
+    host_ms: float = 0.0
+    limit: int | None = None
+    warm_up: int = 0
+    signals: Signals = field(default_factory=Signals)
+    slo: Slo = field(default_factory=Slo)
+
+    def types(self) -> EngineTypes:
+        """Raises ValueError."""
+        table = load_table() if self.engine_models is None else parse_table(self.engine_models)
+        return EngineTypes(table, self.alpha, self.host_ms)
+
+    def pool_events(self) -> tuple[PoolEvent, ...]:
+        """Raises ValueError."""
+        types = self.types()
+        return parse_events(self.events, len(parse_pool(self.pool, types)), types.row)
+
+    def workload(self, seed: int, limit: int | None) -> Workload:
+        """Raises ValueError, OSError."""
+        if self.trace.startswith(SCHEME):
+            return generate(self.trace, seed=seed, limit=limit)
+        return parse_workload(Path(self.trace).read_bytes(), self.trace, seed=seed, limit=limit)
+
+    def key(self) -> str:
+        """Names the setting: equal for equal results. The trace counts by its content."""
+        given = asdict(self) | {"format": FORMAT}
+        if not self.trace.startswith(SCHEME):
+            given["trace"] = hashlib.sha256(Path(self.trace).read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
+
+    def capacity_key(self) -> str:
+        """Names what a capacity depends on: a pool that stays whole, and neither SLO nor warm-up."""
+        limit = CAPACITY_REQUESTS if self.limit is None else min(self.limit, CAPACITY_REQUESTS)
+        same = Setting(
+            self.trace, self.pool, self.engine_models, "", self.alpha, self.host_ms, limit, signals=self.signals
+        )
+        return same.key()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`time_scale`: arrivals come so many times as dense as the trace has them; it is what `load` comes to."""
+
+    policy: str
+    load: float | None
+    seed: int
+    time_scale: float
+
+    @property
+    def file_name(self) -> str:
+        scale = f"x{self.time_scale:.6g}" if self.load is None else f"l{self.load:.6g}"
+        return f"{self.policy}_{scale}_s{self.seed}.json"
+
+
+def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lambda _: None) -> dict[str, Any]:
+    """Run one cell; equal arguments give equal results. Raises ValueError, OSError."""
+    types = setting.types()
+    workload = setting.workload(cell.seed, setting.limit).faster(cell.time_scale)
+    cluster = Cluster(
+        parse_pool(setting.pool, types),
+        _maker(cell.policy),
+        seed=cell.seed,
+        signals=setting.signals,
+        events=setting.pool_events(),
+        joining=types.row,
+    )
+    result = cluster.run(workload, on_end=on_end)
+    return {
+        "policy": cell.policy,
+        "load": cell.load,
+        "seed": cell.seed,
+        "time_scale": cell.time_scale,
+        "arrivals_per_s": workload.rate,
+        "closed_loop": workload.closed_loop,
+        "trace": Path(setting.trace).name if not setting.trace.startswith(SCHEME) else setting.trace,
+        "pool": setting.pool,
+        "alpha": setting.alpha,
+        "host_ms": setting.host_ms,
+        "matching": setting.signals.matching,
+        **summarize(result, setting.slo, setting.warm_up),
+    }
+
+
+def measure_capacity(setting: Setting, on_run: Callable[[float, float], None] = lambda *_: None) -> dict[str, float]:
+    """Capacity of the setting's pool for its trace: `time_scale` and `arrivals_per_s` at saturation, and the `bound_ms`
+    that defines it. `on_run` sees each time scale tried and its P99 TTFT. Raises ValueError, OSError."""
+    limit = CAPACITY_REQUESTS if setting.limit is None else min(setting.limit, CAPACITY_REQUESTS)
+    rows = parse_pool(setting.pool, setting.types())
+    workload = setting.workload(0, limit)
+    bound = bound_ms(rows, workload, Limits(), max(row.kv_tokens for row in rows))
+
+    def p99(scale: float) -> float:
+        cluster = Cluster(rows, _maker(CAPACITY_POLICY), signals=setting.signals)
+        result = cluster.run(workload.faster(scale))
+        ttft = [request.ttft_ms for request in result.ended if request.ttft_ms is not None]
+        found = float(np.percentile(ttft, 99)) if ttft else float("inf")
+        on_run(scale, found)
+        return found
+
+    scale = find_capacity(p99, bound)
+    return {"time_scale": scale, "arrivals_per_s": workload.rate * scale, "bound_ms": bound}
+
+
+def _maker(policy: str) -> Callable[[np.random.Generator], Policy]:
+    if policy not in REGISTRY:
+        raise ValueError(f"no policy {policy!r}; there are: {', '.join(sorted(REGISTRY))}")
+    return lambda rng: REGISTRY[policy]({}, rng)

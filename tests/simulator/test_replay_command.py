@@ -1,0 +1,118 @@
+"""`picker replay` as a person meets it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from picker.server.replay_command import replay
+
+POOL = "h100_sxm/llama-3-8b tp1:2"
+TRACE = "gen:x?requests=40&rate=20"
+ASKED = {
+    "policy", "load", "seed", "ttft_ms", "tpot_ms", "e2e_ms", "throughput", "goodput", "prefix_hit_ratio",
+    "preemptions", "engines", "requests", "errors",
+}  # fmt: skip
+
+
+def run(folder: Path, *arguments: str, trace: str = TRACE, pool: str = POOL) -> Result:
+    return CliRunner().invoke(replay, [trace, "--pool", pool, "--json", str(folder / "out.json"), *arguments])
+
+
+def cells(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "out.json").read_text())
+    return found
+
+
+def test_one_object_per_policy_load_and_seed(tmp_path: Path) -> None:
+    result = run(tmp_path, "--policy", "random,multiplicative", "--load", "0.3,0.6", "--seeds", "2", "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    found = cells(tmp_path)
+    assert [(c["policy"], c["load"], c["seed"]) for c in found] == [
+        (policy, load, seed) for policy in ("random", "multiplicative") for load in (0.3, 0.6) for seed in (0, 1)
+    ]
+    assert all(set(cell) >= ASKED for cell in found)
+    assert found[2]["time_scale"] == pytest.approx(2 * found[0]["time_scale"])
+
+
+def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
+    for jobs in ("1", "2"):
+        (tmp_path / jobs).mkdir()
+        assert run(tmp_path / jobs, "--time-scale", "1", "--seeds", "2", "--jobs", jobs).exit_code == 0
+    assert (tmp_path / "1/out.json").read_bytes() == (tmp_path / "2/out.json").read_bytes()
+
+
+def test_a_run_that_was_broken_off_goes_on_from_there(tmp_path: Path) -> None:
+    assert run(tmp_path, "--time-scale", "1", "--seeds", "2", "--jobs", "1").exit_code == 0
+    kept = sorted(tmp_path.glob("out.json.cells/*/*.json"))
+    assert len(kept) == 2
+    marked = json.loads(kept[0].read_text()) | {"marked": True}
+    kept[0].write_text(json.dumps(marked))
+    kept[1].write_text('{"cut sh')
+    assert run(tmp_path, "--time-scale", "1", "--seeds", "3", "--jobs", "1").exit_code == 0
+    found = cells(tmp_path)
+    assert [cell.get("marked", False) for cell in found] == [True, False, False]
+    assert [cell["seed"] for cell in found] == [0, 1, 2]
+
+
+def test_another_setting_does_not_resume_from_these_cells(tmp_path: Path) -> None:
+    for alpha in ("0", "0.2"):
+        assert run(tmp_path, "--time-scale", "1", "--jobs", "1", "--alpha", alpha).exit_code == 0
+        assert cells(tmp_path)[0]["alpha"] == float(alpha)
+
+
+def test_capacity_is_measured_once_for_a_trace_and_a_pool(tmp_path: Path) -> None:
+    assert run(tmp_path, "--load", "0.5", "--jobs", "1").exit_code == 0
+    (kept,) = tmp_path.glob("out.json.cells/capacity-*.json")
+    known = json.loads(kept.read_text())
+    kept.write_text(json.dumps(known | {"time_scale": 0.25}))
+    assert run(tmp_path, "--load", "0.4", "--jobs", "1").exit_code == 0
+    assert cells(tmp_path)[0]["time_scale"] == pytest.approx(0.1)
+
+
+def test_a_trace_file_and_an_events_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "t,input_length,output_length\n" + "".join(f"{i / 10},500,30\n" for i in range(60)), encoding="utf-8"
+    )
+    (tmp_path / "events.yaml").write_text("- {at_s: 3, kind: crash, engine: 0}\n")
+    events = ("--events", str(tmp_path / "events.yaml"))
+    result = run(tmp_path, "--time-scale", "1", "--limit", "50", *events, trace=str(tmp_path / "t.csv"))
+    assert result.exit_code == 0, result.output
+    (cell,) = cells(tmp_path)
+    assert cell["requests"] == 50
+    assert cell["trace"] == "t.csv"
+    assert [engine["alive"] for engine in cell["engines"]] == [False, True]
+
+
+def test_a_report_and_a_verdict_against_the_baseline_come_with_it(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    asked = ("--policy", "random,multiplicative", "--baseline", "random", "--seeds", "3", "--report", str(page))
+    result = run(tmp_path, *asked, "--time-scale", "1", "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    assert "multiplicative" in result.output
+    assert "mean TTFT" in result.output
+    assert "multiplicative" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "said"),
+    [
+        (("--policy", "nosuch"), {}, "no policy nosuch"),
+        (("--load", "0"), {}, "loads must be"),
+        (("--load", "a"), {}, "comma list"),
+        ((), {"pool": "nosuch:3"}, "no engine type 'nosuch'"),
+        ((), {"trace": "/no/such/file"}, "no file"),
+        ((), {"trace": "gen:x?mix=odd"}, "no length mix"),
+        (("--seeds", "0"), {}, "--seeds"),
+        (("--baseline", "random"), {}, "the baseline random"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], given: dict[str, str], said: str
+) -> None:
+    result = run(tmp_path, *arguments, **given)
+    assert result.exit_code != 0
+    assert said in result.output
+    assert "Traceback" not in result.output
