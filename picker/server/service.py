@@ -1,5 +1,6 @@
 """What all streams of one picker process share: reader, router, metrics, and the word of the access log."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,10 @@ from picker.routing.router import Router
 from picker.telemetry.metrics import RequestMetrics
 
 LOG_GRACE_S = 5.0
+"""Wait for an end that no connected log can tell."""
+UNSURE_S = 60.0
+"""Wait for an end that a connected log will tell unless Envoy gave the request up before it read the pick. Running
+answers are reported at Envoy's flush interval, far sooner; without one, longer answers lose their outcome."""
 
 
 class Relay(Protocol):
@@ -25,10 +30,10 @@ class Relay(Protocol):
 
 @dataclass(slots=True)
 class _Awaited:
-    """A flight whose end the access log owes us: since when, and whether there is reason to believe that it will."""
+    """A flight whose end the access log owes us: since when, and for how many seconds we believe that it will tell."""
 
     since: float
-    certain: bool
+    patience_s: float
 
 
 class Service:
@@ -52,6 +57,7 @@ class Service:
         self._no_detach = replace(exchange, detach=False)
         self.relay: Relay | None = None
         self._awaited: dict[int, _Awaited] = {}
+        self._doubted_at = -math.inf
 
     @property
     def access_log_live(self) -> bool:
@@ -71,9 +77,9 @@ class Service:
 
     def doubt(self) -> None:
         """Believe no awaited flight any more until the log speaks of it again."""
-        now = self.clock()
+        self._doubted_at = now = self.clock()
         for awaited in self._awaited.values():
-            awaited.since, awaited.certain = now, False
+            awaited.since, awaited.patience_s = now, LOG_GRACE_S
 
     def await_log(self, flight: int, *, answering: bool) -> None:
         """This flight's stream is over; its end will be told by the access log, or was told already.
@@ -82,7 +88,13 @@ class Service:
         read the pick.
         """
         if self.router.is_open(flight):
-            self._awaited[flight] = _Awaited(self.clock(), answering and self.access_log_live)
+            now = self.clock()
+            # An Envoy that dies takes its log and its streams along, in any order.
+            if not self.access_log_live or now - self._doubted_at < LOG_GRACE_S:
+                patience = LOG_GRACE_S
+            else:
+                patience = math.inf if answering else UNSURE_S
+            self._awaited[flight] = _Awaited(now, patience)
 
     def exchange_settings(self) -> ExchangeSettings:
         """Settings for a new stream. Detaching needs somebody else to tell the end."""
@@ -111,7 +123,7 @@ class Service:
         unheard = [
             flight
             for flight, awaited in self._awaited.items()
-            if now - awaited.since > LOG_GRACE_S and not (live and awaited.certain)
+            if now - awaited.since > (awaited.patience_s if live else LOG_GRACE_S)
         ]
         for flight in unheard:
             self.finish(flight, Outcome())
@@ -140,7 +152,7 @@ class Service:
         if not record.ended:
             self.metrics.log_records.add("progress")
             if (awaited := self._awaited.get(flight)) is not None:
-                awaited.certain = True
+                awaited.patience_s = math.inf
             return
         self.metrics.log_records.add("end")
         self.finish(

@@ -7,7 +7,7 @@ from small_service import ADDRESSES, CHAT, POST, Clock, Peers, in_flight, make_s
 from picker.exchange.access_log import AccessRecord
 from picker.routing.decisions import Decision
 from picker.server.conversation import Conversation
-from picker.server.service import LOG_GRACE_S, Service
+from picker.server.service import LOG_GRACE_S, UNSURE_S, Service
 
 
 @pytest.fixture
@@ -122,6 +122,27 @@ def test_a_request_that_ended_before_its_answer_is_not_waited_for_long(service: 
     # Envoy that lost its client before it read the pick logs the request without a flight.
     service.access_log_opened()
     unseen(service, answering=False)
+    clock.now += UNSURE_S
+    assert service.sweep() == 0
+    clock.now += 0.1
+    assert service.sweep() == 1
+
+
+def test_an_answer_that_the_log_speaks_of_is_waited_for_though_its_headers_were_not_shown(
+    service: Service, clock: Clock
+) -> None:
+    service.access_log_opened()
+    decision = unseen(service, answering=False)
+    service.logged(record(decision.flight, ended=False))
+    clock.now += 10 * UNSURE_S
+    assert service.sweep() == 0
+
+
+def test_a_stream_that_breaks_just_after_a_log_is_not_waited_for_long(service: Service, clock: Clock) -> None:
+    for _ in range(2):
+        service.access_log_opened()
+    service.access_log_closed()
+    unseen(service)
     clock.now += LOG_GRACE_S + 0.1
     assert service.sweep() == 1
 
