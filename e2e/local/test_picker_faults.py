@@ -75,7 +75,7 @@ async def test_words_about_the_flights_of_an_earlier_process_release_nothing() -
         running.stack.picker.signal(signal.SIGKILL)
         await running.stack.picker.process.wait()
         await running.stack.start_picker()
-        # The same number of picks as before: with flights counted from 1 the old one's end would be taken for this one's.
+        # As many picks as before: with flights counted from 1 the old end would be taken for this one's.
         (new,), (answer,) = await running.begin_many(1, max_tokens=500)
         old.cancel()
 

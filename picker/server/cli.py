@@ -15,6 +15,7 @@ from picker.server.engine import engine
 from picker.server.options import ServeOptions
 from picker.server.serve import serve as run_service
 from picker.server.up.command import up
+from picker.server.validate_command import validate_engine
 from picker.server.workers import supervise
 from picker.telemetry import logs
 
@@ -73,6 +74,7 @@ def serve(worker: int | None, policy: str | None, **given: Any) -> None:
 
 main.add_command(engine)
 main.add_command(up)
+main.add_command(validate_engine)
 
 if __name__ == "__main__":
     main()
