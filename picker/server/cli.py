@@ -13,6 +13,7 @@ from picker.pool.source import BadSource
 from picker.server.config import ConfigError
 from picker.server.engine import engine
 from picker.server.options import ServeOptions
+from picker.server.replay_command import replay
 from picker.server.serve import serve as run_service
 from picker.server.up.command import up
 from picker.server.validate_command import validate_engine
@@ -73,6 +74,7 @@ def serve(worker: int | None, policy: str | None, **given: Any) -> None:
 
 
 main.add_command(engine)
+main.add_command(replay)
 main.add_command(up)
 main.add_command(validate_engine)
 
