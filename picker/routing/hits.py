@@ -11,6 +11,10 @@ from picker.requests.request import Chain, Request
 CALIBRATION_WEIGHT_TOKENS = 50_000.0
 """Predicted tokens after which older evidence of text-mode calibration has lost 63 % of its weight."""
 
+RECENT_STRIDE = 8
+"""Every so many blocks of our latest picks are remembered until their engine announces them: a burst of long prompts
+sees itself to within that many blocks, and a prompt of 100,000 tokens does not hold up the picks behind it."""
+
 
 class EventIndex(Protocol):
     """Blocks that engines themselves announced (KV events)."""
@@ -91,11 +95,10 @@ class PrefixHits:
             blocks = self._picks.matched(chain, slots, now) * self.calibration.ratio
         else:
             publishes = self._publishes[slots]
-            if publishes.all():
-                blocks = np.maximum(self._events.matched(chain, slots), self._recent.matched(chain, slots, now))
-            else:
-                seen = np.maximum(self._events.matched(chain, slots), self._recent.matched(chain, slots, now))
-                blocks = np.where(publishes, seen, self._picks.matched(chain, slots, now))
+            recent = self._recent.matched(chain[RECENT_STRIDE - 1 :: RECENT_STRIDE], slots, now) * RECENT_STRIDE
+            blocks = np.maximum(self._events.matched(chain, slots), recent)
+            if not publishes.all():
+                blocks = np.where(publishes, blocks, self._picks.matched(chain, slots, now))
         tokens: Column = np.minimum(blocks * request.block_tokens, request.prompt_tokens)
         return tokens
 
@@ -104,7 +107,7 @@ class PrefixHits:
         if not len(request.chain):
             return
         if request.exact and self._publishes[slot]:
-            self._recent.touch(slot, request.chain, now)
+            self._recent.touch(slot, request.chain[RECENT_STRIDE - 1 :: RECENT_STRIDE], now)
         else:
             self._picks.touch(slot, request.chain, now)
 

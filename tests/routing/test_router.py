@@ -129,3 +129,24 @@ def test_a_decision_is_found_by_its_request_id_with_its_outcome() -> None:
     (found,) = router.log.by_request_id("abc")
     assert found.ended
     assert found.outcome.ttft_s == 0.5
+
+
+def exact_prompt(tokens: int, seed: int = 0) -> Request:
+    chain = np.random.default_rng(seed).integers(1, 2**63, tokens // 16, dtype=np.uint64)
+    return Request(model="m", prompt_tokens=tokens, chain=chain, block_tokens=16.0, exact=True)
+
+
+def test_a_burst_of_equal_prompts_sees_itself_before_any_engine_announces_its_blocks() -> None:
+    router = make_router(addresses=[])
+    router.update_pool(Endpoint(address, kv_events="tcp://10.0.0.9:5557") for address in ADDRESSES)
+    first = router.pick(exact_prompt(4000), None, now=0.0)
+    router.ended(first.flight, Outcome(status=200))
+    soon, later = router.pick(exact_prompt(4000), None, now=0.1), router.pick(exact_prompt(4000), None, now=60.0)
+    assert 4000 - 8 * 16 <= soon.rows.hit_tokens[first.chosen] <= 4000
+    assert later.rows.hit_tokens.max() == 0
+
+
+def test_endpoints_without_events_are_answered_from_own_picks() -> None:
+    router = make_router()
+    first = router.pick(exact_prompt(4000), None, now=0.0)
+    assert router.pick(exact_prompt(4000), None, now=60.0).rows.hit_tokens[first.chosen] == 4000
