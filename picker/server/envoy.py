@@ -138,6 +138,13 @@ def _ext_proc(spec: EnvoySpec) -> Node:
                 "retry_on": "reset,connect-failure,refused-stream",
                 "num_retries": 3,
                 "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.05s"},
+                "retry_host_predicate": [
+                    _extension(
+                        "envoy.retry_host_predicates.previous_hosts",
+                        _typed("retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+                    )
+                ],
+                "host_selection_retry_max_attempts": 5,
             },
         },
         failure_mode_allow=spec.fail_open,
