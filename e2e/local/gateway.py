@@ -225,6 +225,10 @@ async def gateway(
                 await stack.start_envoy(path, mode, tls=tls)
                 yield Gateway(stack, session)
                 picker_log = stack.picker.log.read_text()
+        except BaseException:
+            for child in children.all:
+                print(f"--- {child.name}, exit status {child.process.returncode}\n{child.tail(30)}")
+            raise
         finally:
             await children.stop()
     for line in picker_log.splitlines():

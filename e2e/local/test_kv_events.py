@@ -22,6 +22,8 @@ BLOCK = 16
 PROMPT = 40 * BLOCK
 REUSABLE = PROMPT - BLOCK
 """An engine computes the last token anew, and with it the last block."""
+BEFORE = 50
+"""Batches before a restart: more than the new engine publishes until it is heard, or its numbers would join on."""
 FORGOTTEN_S = 2.5
 """After two seconds a pick's own memory of a prompt is gone; what is known then comes from events."""
 
@@ -127,8 +129,13 @@ async def test_a_gap_in_the_events_is_closed_by_a_replay(model: dict[str, object
 
 async def test_what_an_engine_held_is_forgotten_when_it_starts_anew(model: dict[str, object]) -> None:
     async with gateway(engines=1, settings=model) as running:
-        await ask(running, prompt(1))
-        await until(lambda: told(running, "batches"))
+        for seed in range(BEFORE):
+            await ask(running, prompt(seed))
+
+        async def all_told() -> bool:
+            return await told(running, "batches") >= BEFORE
+
+        await until(all_told)
         await asyncio.sleep(FORGOTTEN_S)
         assert await ask(running, prompt(1)) == (REUSABLE, REUSABLE)
         (place,) = running.stack.engines
@@ -136,10 +143,11 @@ async def test_what_an_engine_held_is_forgotten_when_it_starts_anew(model: dict[
         await running.engine(place.address).process.wait()
         await running.start_engine(SimulatedEngines([GPU]), place)
 
-        fresh = itertools.count(100)
+        fresh = itertools.count(BEFORE)
 
         async def restart_seen() -> float:
             await ask(running, prompt(next(fresh)))
+            await asyncio.sleep(0.2)
             return await told(running, "restarts")
 
         await until(restart_seen)

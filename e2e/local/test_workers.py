@@ -45,7 +45,8 @@ async def test_while_a_worker_is_dead_and_started_again_no_request_and_no_answer
         replies, tasks = await running.begin_many(10, max_tokens=1200)
         before = worker_process(running, 1)
         assert before is not None
-        before.send_signal(signal.SIGKILL)
+        before.kill()
+        before.wait()
 
         async def another() -> bool:
             found = worker_process(running, 1)
