@@ -21,7 +21,7 @@ async def load(running: Gateway, until_set: asyncio.Event) -> list[Reply]:
     ("path", "mode"), [("access-log", "full-duplex"), ("access-log", "buffered"), ("detach", "full-duplex")]
 )
 async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(path: str, mode: str) -> None:
-    async with gateway(path, mode, speedup=1.0) as running:
+    async with gateway(path, mode, engines=1, speedup=1.0) as running:
         await running.ask(chat())
         await running.at_rest()
         replies, tasks = await running.begin_many(12, max_tokens=400)
@@ -37,7 +37,7 @@ async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(path: str,
 
 
 async def test_a_killed_picker_breaks_no_running_answer_and_fails_requests_only_while_it_is_away() -> None:
-    async with gateway("access-log", speedup=1.0) as running:
+    async with gateway("access-log", engines=1, speedup=1.0) as running:
         stop = asyncio.Event()
         others = [asyncio.create_task(load(running, stop)) for _ in range(4)]
         replies, tasks = await running.begin_many(12, max_tokens=400)
@@ -58,7 +58,7 @@ async def test_a_killed_picker_breaks_no_running_answer_and_fails_requests_only_
 
 @pytest.mark.parametrize(("path", "mode"), [("echo", "full-duplex"), ("access-log", "buffered")])
 async def test_a_killed_picker_cuts_the_answers_whose_stream_it_still_holds(path: str, mode: str) -> None:
-    async with gateway(path, mode, speedup=1.0) as running:
+    async with gateway(path, mode, engines=1, speedup=1.0) as running:
         replies, tasks = await running.begin_many(4, max_tokens=400)
         running.stack.picker.signal(signal.SIGKILL)
         await asyncio.gather(*tasks)
@@ -70,7 +70,7 @@ async def test_a_killed_picker_cuts_the_answers_whose_stream_it_still_holds(path
 
 
 async def test_words_about_the_flights_of_an_earlier_process_release_nothing() -> None:
-    async with gateway("access-log", speedup=1.0) as running:
+    async with gateway("access-log", engines=1, speedup=1.0) as running:
         _, (old,) = await running.begin_many(1, max_tokens=10_000)
         running.stack.picker.signal(signal.SIGKILL)
         await running.stack.picker.process.wait()
@@ -90,7 +90,7 @@ async def test_words_about_the_flights_of_an_earlier_process_release_nothing() -
 
 
 async def test_an_echoing_picker_finishes_its_answers_before_it_goes() -> None:
-    async with gateway("echo", speedup=1.0) as running:
+    async with gateway("echo", engines=1, speedup=1.0) as running:
         replies, tasks = await running.begin_many(8, max_tokens=200)
         running.stack.picker.signal(signal.SIGTERM)
         await asyncio.gather(*tasks)
@@ -99,7 +99,7 @@ async def test_an_echoing_picker_finishes_its_answers_before_it_goes() -> None:
 
 
 async def test_an_echoing_picker_stops_waiting_when_the_drain_time_is_over() -> None:
-    async with gateway("echo", speedup=1.0, argv=["--drain-timeout", "0.5"]) as running:
+    async with gateway("echo", engines=1, speedup=1.0, argv=["--drain-timeout", "0.5"]) as running:
         replies, tasks = await running.begin_many(1, max_tokens=2000)
         running.stack.picker.signal(signal.SIGTERM)
         assert await asyncio.wait_for(running.stack.picker.process.wait(), 10) == 0
@@ -109,7 +109,7 @@ async def test_an_echoing_picker_stops_waiting_when_the_drain_time_is_over() -> 
 
 @pytest.mark.parametrize("path", ["access-log", "echo"])
 async def test_an_envoy_that_dies_and_comes_back_leaves_nothing_in_the_ledger(path: str) -> None:
-    async with gateway(path, speedup=1.0) as running:
+    async with gateway(path, engines=1, speedup=1.0) as running:
         replies, tasks = await running.begin_many(8, max_tokens=3000)
         running.stack.envoy.signal(signal.SIGKILL)
         await asyncio.gather(*tasks)

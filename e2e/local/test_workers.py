@@ -28,7 +28,7 @@ def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
 
 
 async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells() -> None:
-    async with gateway("access-log", workers=2) as running:
+    async with gateway("access-log", engines=1, workers=2) as running:
         await ask_many(running, 60)
         assert min(await picks(running)) > 0
         await running.at_rest()
@@ -70,7 +70,7 @@ async def test_while_a_worker_is_dead_and_started_again_no_request_and_no_answer
 
 
 async def test_one_signal_ends_them_all() -> None:
-    async with gateway("access-log", workers=2) as running:
+    async with gateway("access-log", engines=1, workers=2) as running:
         workers = [worker_process(running, worker) for worker in (0, 1)]
         assert all(workers)
         running.stack.picker.signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ async def test_one_signal_ends_them_all() -> None:
 
 
 async def test_workers_do_not_outlive_a_supervisor_that_is_killed() -> None:
-    async with gateway("access-log", workers=2) as running:
+    async with gateway("access-log", engines=1, workers=2) as running:
         workers = [worker for worker in (0, 1) if (worker_process(running, worker)) is not None]
         processes = [worker_process(running, worker) for worker in workers]
         running.stack.picker.signal(signal.SIGKILL)
