@@ -28,8 +28,9 @@ class KvFeedSettings:
     answer_timeout_s: float = 5.0
     """Wait for one message of a replay."""
     replay_timeout_s: float = 300.0
-    """Wait for a whole replay; many at once share the processor."""
-    max_replay_batches: int = 20_000
+    """Wait for the end of a replay; many at once share the processor."""
+    max_replay_batches: int = 10_000
+    """In one replay, after which another one is asked for; as many as vLLM remembers."""
     retry_s: float = 30.0
     """After a failed replay none is tried for so long, then twice as long, up to 16 times; gaps in that time are
     accepted."""
@@ -93,8 +94,8 @@ class KvFeed:
         return task
 
     async def _watch(self, stream: KvStream, endpoint: Endpoint) -> None:
-        """Listen until cancelled; a socket that breaks is opened anew."""
-        while True:
+        """Listen until the stream is closed; a socket that breaks is opened anew."""
+        while not stream.closed:
             try:
                 await self._listen(stream, endpoint)
             except Exception as error:
@@ -104,11 +105,11 @@ class KvFeed:
 
     async def _listen(self, stream: KvStream, endpoint: Endpoint) -> None:
         replay: asyncio.Task[None] | None = None
-        with self._socket(zmq.SUB) as socket:
+        with self._socket(zmq.SUB, self._settings.receive_queue) as socket:
             socket.subscribe(b"")
             socket.connect(endpoint.kv_events or "")
             try:
-                while True:
+                while not stream.closed:
                     if endpoint.kv_replay and stream.wants is not None and (replay is None or replay.done()):
                         replay = self._start(self._catch_up(stream, endpoint.kv_replay))
                     frames = await socket.recv_multipart()
@@ -120,16 +121,15 @@ class KvFeed:
     async def _catch_up(self, stream: KvStream, address: str) -> None:
         """Replay until the stream is in step, or for as long as replays fail."""
         pause_s = self._settings.retry_s
-        while stream.wants is not None:
+        while stream.wants is not None and not stream.closed:
             complete = False
             try:
                 async with asyncio.timeout(self._settings.replay_timeout_s):
                     complete = await self._replay(stream, address, stream.wants)
             except Exception as error:  # as above
                 stream.count.last_error = f"replay from {address}: {str(error) or 'timed out'}"[:200]
-            stream.can_replay = complete
             stream.replay_ended(complete)
-            if complete:
+            if stream.can_replay:
                 continue
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 16 * self._settings.retry_s)
@@ -139,15 +139,17 @@ class KvFeed:
 
     async def _replay(self, stream: KvStream, address: str, first: int) -> bool:
         """Fetch one replay; whether its end was told."""
-        with self._socket(zmq.DEALER) as socket:
+        with self._socket(zmq.DEALER, self._settings.max_replay_batches) as socket:
             socket.connect(address)
             await socket.send_multipart([b"", first.to_bytes(8, "big")])
             for _ in range(self._settings.max_replay_batches):
-                frames = await asyncio.wait_for(socket.recv_multipart(), self._settings.answer_timeout_s)
+                async with asyncio.timeout(self._settings.answer_timeout_s):
+                    frames = await socket.recv_multipart()
                 if len(frames) >= 3 and frames[-2] == _END:
                     return True
                 await self._apply(stream, frames, live=False)
-        stream.count.last_error = f"replay from {address}: more than {self._settings.max_replay_batches} batches"
+                if stream.spoilt or stream.closed:
+                    break
         return False
 
     async def _apply(self, stream: KvStream, frames: list[bytes], *, live: bool) -> None:
@@ -162,13 +164,13 @@ class KvFeed:
                 stream.replayed(int.from_bytes(frames[-2], "big"), frames[-1])
             await asyncio.sleep(0)
 
-    def _socket(self, kind: int) -> zmq.asyncio.Socket:
+    def _socket(self, kind: int, queue: int) -> zmq.asyncio.Socket:
         if self._context is None:
             self._context = zmq.asyncio.Context()
             self._context.set(zmq.MAX_SOCKETS, min(self._context.get(zmq.SOCKET_LIMIT), 1 << 16))
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, 0)
-        socket.set(zmq.RCVHWM, self._settings.receive_queue)
+        socket.set(zmq.RCVHWM, queue)
         socket.set(zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES)
         socket.set(zmq.IPV6, 1)
         socket.set(zmq.RECONNECT_IVL, 100)

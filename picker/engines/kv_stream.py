@@ -2,9 +2,10 @@
 
 Batches are numbered from 0 by the engine; a number lower than expected on a newer batch is a restart. A gap is closed
 by a replay from one batch before it: if that batch is not the one that we know by its time, the engine restarted
-unseen. (Unseen for good is a restart whose first batch to reach us has just the number that we expect.) While a replay
-is under way, live batches are held back. Without a replay, a gap is accepted: what it removed stays in the index until
-stored and removed again, or evicted.
+unseen. (Unseen for good is a restart whose first batch to reach us has just the number that we expect.) A replay may
+itself have holes, and lack its end: a ZMQ ROUTER drops what its peer does not read fast enough. As long as a replay
+brings something, the rest is asked for again. While replays are under way, live batches are held back. Without a
+replay, a gap is accepted: what it removed stays in the index until stored and removed again, or evicted.
 """
 
 import math
@@ -46,6 +47,7 @@ class KvCount:
     """Missing and not brought back by a replay."""
     replays: int = 0
     failed_replays: int = 0
+    """Those that brought nothing and did not tell their end."""
     lag_s: float = math.nan
     """Receipt of the last live batch less the time written in it: by two machines' clocks."""
     block_size: int | None = None
@@ -59,7 +61,8 @@ class KvStream:
     """Writes what one engine says into its slot of an index.
 
     Give every live message to `receive`. When `wants` is a number, fetch a replay from there, give its messages to
-    `replayed` and say `replay_ended`. `can_replay` may change at any time. Once `closed`, it writes no more.
+    `replayed` until it is `spoilt`, and say `replay_ended`. A replay that fails sets `can_replay` to False: set it to
+    True again to have gaps closed. Once `closed`, the stream writes no more.
     """
 
     def __init__(self, slot: int, index: PrefixIndex, *, can_replay: bool) -> None:
@@ -69,6 +72,8 @@ class KvStream:
         """First batch of the replay that is needed; None while in step."""
         self.whole = False
         """The index follows from all of the history that the engine could offer."""
+        self.spoilt = False
+        """The rest of the replay under way is of no use."""
         self.closed = False
         self._slot = slot
         self._index = index
@@ -78,15 +83,13 @@ class KvStream:
         self._held: deque[tuple[int, KvBatch]] = deque()
         self._whole_asked = False  # the replay is of all that the engine has
         self._fresh = False  # and nothing of it has come yet: its first batch starts the slot anew
-        self._void = False  # the rest of the replay belongs to a life that we know nothing of
-        self._asked_at: int | None = None
+        self._came = 0  # batches applied from the replay under way
         if can_replay:
             self.rebuild()
 
     def rebuild(self) -> None:
         """Ask for the whole history; the slot is cleared when its first batch comes, not before."""
-        self.wants, self._asked_at = 0, self._next
-        self._whole_asked = self._fresh = True
+        self.wants, self._whole_asked, self._fresh = 0, True, True
 
     def receive(self, seq: int, payload: bytes, now: float) -> None:
         """A live message; `now` in seconds since the epoch."""
@@ -102,7 +105,7 @@ class KvStream:
 
     def replayed(self, seq: int, payload: bytes) -> None:
         """A message of the replay that was asked for."""
-        if self.closed or self.wants is None or self._void:
+        if self.closed or self.wants is None or self.spoilt:
             return
         batch = self._decoded(payload)
         if self._fresh:
@@ -111,28 +114,35 @@ class KvStream:
         assert self._next is not None  # a replay that is not fresh starts before a known batch
         if seq == self._next - 1 and batch.ts != self._last_ts:
             self._restart()
-            self._void = True
+            self.rebuild()
+            self.spoilt = True
+        elif seq > self._next and self._came:
+            self.spoilt = True
         elif seq >= self._next:
             self.count.lost_batches += seq - self._next
             self._apply(seq, batch)
+            self._came += 1
 
     def replay_ended(self, complete: bool) -> None:
-        """The replay told its end (`complete`), or was given up."""
+        """The replay told its end (`complete`), or was given up, or was spoilt."""
         if self.closed:
             return
         self.count.replays += 1
-        self.count.failed_replays += not complete
-        self.wants = None
-        if self._void:
-            self._void = False
-            self.rebuild()
+        came, self._came = self._came, 0
+        if self.spoilt or (came and not complete):
+            self.spoilt = False
+            if not self._fresh and self._next is not None:
+                self.wants = max(0, self._next - 1)
             return
+        self.wants = None
+        if not complete:
+            self.count.failed_replays += 1
+            self.can_replay = False
         if self._fresh and complete:  # the engine has not published anything yet
             self._start_anew(0)
         self.whole = complete and (self.whole or self._whole_asked)
         self._whole_asked = self._fresh = False
-        if self._held and self._next is not None and (not complete or self._next == self._asked_at):
-            # No use in asking for the same again.
+        if self._held and self._next is not None and not came:  # no use in asking for the same again
             self.count.lost_batches += max(0, self._held[0][0] - self._next)
             self._next = max(self._next, self._held[0][0])
         held, self._held = self._held, deque()
@@ -153,7 +163,7 @@ class KvStream:
         if seq > self._next:
             self.count.gaps += 1
             if self.can_replay:
-                self.wants, self._asked_at = max(0, self._next - 1), self._next
+                self.wants = max(0, self._next - 1)
                 self._held.append((seq, batch))
                 return
             self.count.lost_batches += seq - self._next

@@ -234,6 +234,26 @@ def test_a_failed_replay_loses_the_gap_and_goes_on() -> None:
     assert not engine.stream.whole
 
 
+def test_holes_in_a_replay_are_asked_for_again() -> None:
+    engine = Engine(can_replay=True)
+    engine.live(stored([11], [1]))
+    for key in (12, 13, 14, 15):
+        engine.lose(stored([key], [key - 10], parent=key - 1))
+    engine.live(stored([16], [6], parent=15))
+    for seq in (0, 1, 3):
+        engine.stream.replayed(seq, engine.history.payloads[seq])
+    assert engine.stream.spoilt
+    engine.stream.replay_ended(False)
+    assert engine.stream.wants == 1
+    for seq in (1, 2, 3):  # and then nothing, not even the end
+        engine.stream.replayed(seq, engine.history.payloads[seq])
+    engine.stream.replay_ended(False)
+    assert engine.stream.wants == 3
+    engine.replay()
+    assert (engine.hit(1, 2, 3, 4, 5, 6), engine.stream.wants) == (6.0, None)
+    assert (engine.count.lost_batches, engine.count.failed_replays, engine.count.orphan_blocks) == (0, 0, 0)
+
+
 def test_orphans_are_recovered_by_a_rebuild() -> None:
     engine = Engine()
     engine.stream = KvStream(SLOT, engine.index, can_replay=True)
