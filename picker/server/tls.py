@@ -77,15 +77,9 @@ def read_pair(folder: Path) -> tuple[bytes, bytes]:
         certificate = x509.load_pem_x509_certificate(chain)
     except (TypeError, UnsupportedAlgorithm) as error:  # a key under a password, a curve that nobody knows
         raise ValueError(f"{folder}: {error}") from error
-    if _public(key.public_key()) != _public(certificate.public_key()):
+    if key.public_key() != certificate.public_key():
         raise ValueError("tls.key does not belong to tls.crt")
     return private, chain
-
-
-def _public(key: object) -> bytes:
-    encode = getattr(key, "public_bytes")  # noqa: B009 - the union of key types has no common Protocol
-    der: bytes = encode(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return der
 
 
 def _stamp(folder: Path) -> tuple[int, int]:

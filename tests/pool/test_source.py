@@ -104,7 +104,7 @@ endpoints:
             (yaml("address: 10.0.0.1:80", "address: 10.0.0.1:80"), r"e:3: endpoints\[1\].address: .*listed twice"),
             (yaml("{address: '10.0.0.1:80', engine: tgi}"), r"e:2: endpoints\[0\].engine: Invalid enum"),
             (yaml("{address: '10.0.0.1:80', metrics_address: 'a/b@c:80'}"), r"metrics_address: 'a/b@c:80' is not"),
-            (yaml("{address: '10.0.0.1:80', kv_events: 'ipc:///tmp/x'}"), "kv_events: .* is not tcp://host:port"),
+            (yaml("{address: '10.0.0.1:80', kv_events: 'ipc:///x'}"), "kv_events: .* is not tcp://host:port"),
             (yaml("5"), r"e:2: endpoints\[0\]: Expected `object`"),
             (b"", "e: Expected `object`"),
             (b"endpoint: []", "unknown field `endpoint`"),
