@@ -3,8 +3,8 @@
 The life of a flight follows Lodestar's gateway counters (papers: arXiv 2606.00946, released code), but counts only the
 uncached prompt tokens as LMetric does (arXiv 2603.15202):
 
-    reserve           in_flight +1, prefilling +1, queued_tokens + new tokens
-    first_byte        prefilling -1, queued_tokens - new tokens, decode_tokens + prompt
+    reserve           in_flight +1, prefilling +1, queued_tokens + new tokens, queued_work, queued_prompts
+    first_byte        what prefilling had is taken back, decode_tokens + prompt
     progress          decode_tokens + tokens seen
     release, sweep    whatever the flight still holds is given back
 
@@ -26,8 +26,10 @@ import numpy as np
 from picker.engines.table import Columns, grown
 
 IN_FLIGHT, PREFILLING, QUEUED_TOKENS, DECODE_TOKENS, PREFILL_SINCE, PICKS = range(6)
-_EMPTY = np.array([0.0, 0.0, 0.0, 0.0, np.inf, 0.0])
+QUEUED_WORK, QUEUED_PROMPTS, HEAD_SINCE = range(6, 9)
+_EMPTY = np.array([0.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, np.inf])
 _MAX_TOKENS = 1 << 31
+_MAX_WORK = 2.0**40
 
 GONE = -1
 """Slot of a flight whose endpoint left the pool."""
@@ -51,6 +53,11 @@ class Flight:
         """Whether it weighs on its endpoint's columns."""
         return self.slot != GONE and not self.presumed_ended
 
+    @property
+    def work(self) -> float:
+        """Attention work of its prefill in token pairs: each new token attends to what stands before it."""
+        return min(_MAX_WORK, self.new_tokens * max(0.0, self.prompt_tokens - self.new_tokens / 2) // 1.0)
+
 
 @dataclass(slots=True)
 class _Lane:
@@ -63,7 +70,10 @@ class _Lane:
 
 
 class Ledger:
-    """Flights by id, and their sums by slot in `columns`, shape (6, capacity).
+    """Flights by id, and their sums by slot in `columns`, shape (9, capacity).
+
+    HEAD_SINCE is when the prefill that is first in line began, as far as we see: when it was reserved, or when the last
+    first byte came from there, whichever is later; inf where nothing is in prefill.
 
     Every call is O(1) but `observe` and `forget`, which walk the flights of one slot, and a `move` of a request in
     prefill. Calls about a flight that is not there (already released, swept, never reserved) do nothing.
@@ -106,6 +116,8 @@ class Ledger:
             entry.first_byte_at = now
             self._revive(entry)
             self._count(entry)
+            if entry.slot != GONE and self.columns[PREFILLING, entry.slot]:
+                self.columns[HEAD_SINCE, entry.slot] = now
 
     def progress(self, flight: int, completion_tokens: int) -> None:
         """So many tokens of the answer were seen by now. Never goes back."""
@@ -212,7 +224,11 @@ class Ledger:
             return
         column[PREFILLING] += 1
         column[QUEUED_TOKENS] += entry.new_tokens
+        column[QUEUED_WORK] += entry.work
+        column[QUEUED_PROMPTS] += entry.prompt_tokens
         lane = self._lanes[entry.slot]
+        if not lane.prefilling:
+            column[HEAD_SINCE] = entry.reserved_at
         late = bool(lane.prefilling) and next(reversed(lane.prefilling.values())).reserved_at > entry.reserved_at
         lane.prefilling[entry.id] = entry
         if late:
@@ -229,9 +245,14 @@ class Ledger:
             return
         column[PREFILLING] -= 1
         column[QUEUED_TOKENS] -= entry.new_tokens
+        column[QUEUED_WORK] -= entry.work
+        column[QUEUED_PROMPTS] -= entry.prompt_tokens
         prefilling = self._lanes[entry.slot].prefilling
         del prefilling[entry.id]
-        column[PREFILL_SINCE] = next(iter(prefilling.values())).reserved_at if prefilling else np.inf
+        if prefilling:
+            column[PREFILL_SINCE] = next(iter(prefilling.values())).reserved_at
+        else:
+            column[PREFILL_SINCE] = column[HEAD_SINCE] = np.inf
 
 
 def _whole(tokens: float) -> int:

@@ -38,6 +38,16 @@ class Rows:
     """Tokens of context (prompt plus seen output) of own requests past their first token."""
     age_s: Column
     """Seconds since the last good scrape; inf where never scraped."""
+    prefilling: Column
+    """Own requests there whose first token has not come."""
+    queued_work: Column
+    """Attention work of `queued_tokens`, in token pairs: new x (context + new / 2), summed."""
+    queued_prompts: Column
+    """Prompt tokens of the same requests, cached or not: KV that they will hold."""
+    head_s: Column
+    """Seconds since the prefill that is first in line began; 0 where nothing is in prefill."""
+    kv_tokens: Column
+    """Scraped size of the KV cache in tokens; 0 where unknown."""
 
     def __len__(self) -> int:
         return len(self.slots)

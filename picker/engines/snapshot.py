@@ -38,4 +38,9 @@ def snapshot(
         in_flight=ours[own.IN_FLIGHT],
         decode_tokens=ours[own.DECODE_TOKENS],
         age_s=age,
+        prefilling=ours[own.PREFILLING],
+        queued_work=ours[own.QUEUED_WORK],
+        queued_prompts=ours[own.QUEUED_PROMPTS],
+        head_s=np.maximum(0.0, now - ours[own.HEAD_SINCE]),
+        kv_tokens=seen[scraped.NUM_BLOCKS] * block,
     )

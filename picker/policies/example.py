@@ -35,4 +35,9 @@ def example_rows(request: Request, **columns: Sequence[float]) -> Rows:
         in_flight=column("in_flight"),
         decode_tokens=column("decode_tokens"),
         age_s=column("age_s", np.inf),
+        prefilling=column("prefilling"),
+        queued_work=column("queued_work"),
+        queued_prompts=column("queued_prompts"),
+        head_s=column("head_s"),
+        kv_tokens=column("kv_tokens"),
     )

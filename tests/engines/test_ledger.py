@@ -223,3 +223,14 @@ def test_a_slot_without_room_is_refused_and_nothing_is_kept(slot: int) -> None:
     ledger.ensure(slot + 1)
     ledger.reserve(1, slot, 10, 10, 0.0)
     assert held(ledger, slot) == (1, 1, 10, 0)
+
+
+def test_the_prefill_first_in_line_begins_when_the_one_before_it_has_its_first_byte() -> None:
+    ledger = Ledger()
+    ledger.reserve(1, slot=0, new_tokens=100, prompt_tokens=100, now=1.0)
+    ledger.reserve(2, slot=0, new_tokens=100, prompt_tokens=100, now=2.0)
+    assert ledger.columns[column.HEAD_SINCE, 0] == 1.0
+    ledger.first_byte(1, now=5.0)
+    assert ledger.columns[column.HEAD_SINCE, 0] == 5.0
+    ledger.first_byte(2, now=6.0)
+    assert ledger.columns[column.HEAD_SINCE, 0] == math.inf

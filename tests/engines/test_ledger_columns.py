@@ -124,6 +124,15 @@ class LedgerAgainstPlainSums(RuleBasedStateMachine):
             ]
 
     @invariant()
+    def queued_prefills_are_weighed_as_attention_sees_them(self) -> None:
+        for slot in range(SLOTS):
+            queued = [p for p in self.plain.values() if p.slot == slot and not p.ended and not p.first_byte]
+            work, prompts, head = self.ledger.columns[column.QUEUED_WORK : column.HEAD_SINCE + 1, slot].tolist()
+            assert work == sum(max(0, p.new * (2 * p.prompt - p.new) // 2) for p in queued)
+            assert prompts == sum(p.prompt for p in queued)
+            assert (head < math.inf) == bool(queued)
+
+    @invariant()
     def nothing_is_negative_and_the_bound_holds(self) -> None:
         assert (self.ledger.columns >= 0).all()
         assert len(self.ledger) == len(self.plain) <= MAX_FLIGHTS

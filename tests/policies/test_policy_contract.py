@@ -13,13 +13,14 @@ from small_pool import make
 
 import picker.policies
 from picker.engines.rows import Rows
-from picker.policies.example import example_request
+from picker.policies.example import example_request, example_rows
 from picker.policies.policy import Policy
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.policies.strict import BadSettings
 from picker.requests.request import Request
 
-COLUMNS = ("batch", "queued_tokens", "running", "waiting", "in_flight", "decode_tokens")
+GIVEN = ("slots", "hit_tokens", "new_tokens", "kv_usage", "age_s")
+COLUMNS = tuple(name for name in Rows.__dataclass_fields__ if name not in GIVEN)
 
 every_policy = pytest.mark.parametrize("name", REGISTRY)
 
@@ -183,20 +184,7 @@ def test_a_parameter_out_of_range_or_of_another_type_is_refused(value: object) -
 
 def replay_rows() -> Rows:
     """Four endpoints, the second of which holds 64 tokens of whatever is asked."""
-    zeros = np.zeros(4)
-    return Rows(
-        slots=np.arange(4),
-        batch=zeros,
-        queued_tokens=zeros,
-        hit_tokens=np.array([0.0, 64.0, 0.0, 0.0]),
-        new_tokens=np.array([64.0, 1.0, 64.0, 64.0]),
-        running=zeros,
-        waiting=zeros,
-        kv_usage=zeros,
-        in_flight=zeros,
-        decode_tokens=zeros,
-        age_s=zeros,
-    )
+    return example_rows(example_request(64.0), hit_tokens=[0.0, 64.0, 0.0, 0.0], age_s=[0.0] * 4)
 
 
 def test_every_policy_in_the_package_is_registered() -> None:
