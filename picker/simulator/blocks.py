@@ -12,6 +12,8 @@ from typing import cast
 import numpy as np
 import xxhash
 
+from picker.simulator.forked_blocks import ForkedBlocks
+
 _CHUNK = 64
 
 
@@ -120,3 +122,7 @@ class BlockPool:
         self._cached.clear()
         self._hash = [None] * self.size
         return True
+
+    def fork(self) -> ForkedBlocks:
+        """The same blocks, to be played with; this pool must not change while the fork is in use."""
+        return ForkedBlocks(self._lru, len(self._lru), self._uses, self._hash, self._cached)

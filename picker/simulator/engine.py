@@ -12,8 +12,10 @@ every decode moves in every step, and at most one sequence (the last admitted) i
 """
 
 from collections import OrderedDict
+from copy import copy
 
 from picker.simulator.blocks import BlockPool
+from picker.simulator.forked_blocks import ForkedBlocks
 from picker.simulator.sequence import (
     Cleared,
     Counters,
@@ -41,7 +43,8 @@ class Engine:
         """`kv_tokens` replaces the row's KV capacity. KV events are recorded only when `events` is set."""
         self.step_time = step_time
         self.limits = limits or Limits()
-        self.pool = BlockPool((step_time.kv_tokens if kv_tokens is None else kv_tokens) // self.limits.block_size)
+        kv_tokens = step_time.kv_tokens if kv_tokens is None else kv_tokens
+        self.pool: BlockPool | ForkedBlocks = BlockPool(kv_tokens // self.limits.block_size)
         self.max_model_len = min(self.limits.max_model_len or 1 << 62, self.pool.size * self.limits.block_size)
         self.counters = Counters()
         self.running: list[Sequence] = []
@@ -49,6 +52,20 @@ class Engine:
         self._by_id: dict[str, Sequence] = {}
         self._events: list[KvEvent] | None = [] if events else None
         self._unseen = UNSEEN
+        self._forked = False
+
+    def fork(self) -> tuple["Engine", dict[str, Sequence]]:
+        """An engine that would go on as this one, and its sequences by id, in place of this one's. It shares what it
+        only reads, so it is thrown away before this one moves on. It records no KV events, starts its counters anew,
+        and cannot be forked again."""
+        assert isinstance(self.pool, BlockPool)
+        other = copy(self)
+        other.pool, other.counters = self.pool.fork(), Counters()
+        other._by_id = {key: sequence.fork() for key, sequence in self._by_id.items()}
+        other.running = [other._by_id[sequence.request.id] for sequence in self.running]
+        other.waiting = OrderedDict((key, other._by_id[key]) for key in self.waiting)
+        other._events, other._forked = None, True
+        return other, other._by_id
 
     @property
     def kv_usage(self) -> float:
@@ -294,6 +311,8 @@ class Engine:
         size = self.limits.block_size
         first, last = sequence.stored // size, sequence.computed // size
         hashes = sequence.hashes
+        if self._forked and len(hashes) < last:
+            hashes = sequence.hashes = hashes.copy()
         while len(hashes) < last:
             hashes.append(self._unseen)
             self._unseen += 1

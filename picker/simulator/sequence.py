@@ -1,6 +1,7 @@
 """What goes into an engine, what comes out of each step, and a request on its way between."""
 
 from collections.abc import Sequence as Items
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -83,6 +84,12 @@ class Sequence:
         self.preemptions = 0
         self.live = True
         """False once finished or aborted."""
+
+    def fork(self) -> "Sequence":
+        """The same request for a fork of its engine. Hashes are shared until the fork adds to them."""
+        other = copy(self)
+        other.blocks = self.blocks.copy()
+        return other
 
     @property
     def generated(self) -> int:

@@ -8,6 +8,7 @@ by one token (`Engine.decode_steps`). A run is one event however long it is. Its
 import math
 from bisect import bisect_right
 from collections import deque
+from copy import copy
 
 from picker.simulator.engine import Engine
 from picker.simulator.sequence import EngineRequest, KvEvent, Sequence, Step
@@ -50,6 +51,16 @@ class Station:
         self._begun_ms = 0.0
         self._first_ms = self._growth_ms = 0.0
         self._left = 0
+
+    def fork(self) -> "Station":
+        """This station as it would go on, with `Engine.fork`; this one is left as it is."""
+        other = copy(self)
+        other.engine, sequences = self.engine.fork()
+        other.news = deque()
+        if self._step is not None:
+            here = [sequences[sequence.request.id] for sequence in self._step.emitting if sequence.live]
+            other._step = self._step._replace(emitting=tuple(here), prefills=(), preempted=(), events=())
+        return other
 
     def submit(self, request: EngineRequest, now: float) -> Sequence:
         """Hand a request to the engine; `ends_ms` may change. Raises Refused."""
