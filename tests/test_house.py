@@ -11,10 +11,11 @@ MAY_IMPORT = {
     "requests": set(),
     "pool": set(),
     "engines": {"pool", "requests"},
-    "policies": {"engines", "requests"},
+    "learning": {"engines", "requests"},
+    "policies": {"engines", "requests", "learning"},
     "routing": {"pool", "engines", "policies", "requests"},
-    "telemetry": {"routing", "engines", "requests", "pool"},
-    "simulator": {"requests", "pool", "engines", "policies", "routing"},
+    "telemetry": {"routing", "engines", "learning", "requests", "pool"},
+    "simulator": {"requests", "pool", "engines", "learning", "policies", "routing"},
     "proto": set(),
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_pb2" not in path.name)

@@ -46,6 +46,8 @@ class Rows:
     """Prompt tokens of the same requests, cached or not: KV that they will hold."""
     head_s: Column
     """Seconds since the prefill that is first in line began; 0 where nothing is in prefill."""
+    hardware: NDArray[np.intp]
+    """Class of the engine's hardware, below MAX_HARDWARE; 0 is unknown."""
     kv_tokens: Column
     """Scraped size of the KV cache in tokens; 0 where unknown."""
 

@@ -42,5 +42,6 @@ def snapshot(
         queued_work=ours[own.QUEUED_WORK],
         queued_prompts=ours[own.QUEUED_PROMPTS],
         head_s=np.maximum(0.0, now - ours[own.HEAD_SINCE]),
+        hardware=seen[scraped.HARDWARE].astype(np.intp),
         kv_tokens=seen[scraped.NUM_BLOCKS] * block,
     )

@@ -15,6 +15,7 @@ Columns = NDArray[np.float64]
 
 SCRAPED_AT, RUNNING, WAITING, KV_USAGE, BLOCK_SIZE, NUM_BLOCKS, FOREIGN = range(7)
 PREFIX_QUERIES, PREFIX_HITS, PROMPT_TOKENS, GENERATION_TOKENS = range(7, 11)
+HARDWARE = 11
 _FIELDS = (
     (RUNNING, "running"),
     (WAITING, "waiting"),
@@ -27,7 +28,10 @@ _FIELDS = (
     (GENERATION_TOKENS, "generation_tokens"),
 )
 # An unknown block is one token long: the last-token rule then holds to the token.
-_NEVER = np.array([-np.inf, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+_NEVER = np.array([-np.inf, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+MAX_HARDWARE = 8
+"""Classes of hardware told apart; 0 is unknown, and where all further ones go."""
 
 
 def grown(columns: Columns, capacity: int, fill: Columns) -> Columns:
@@ -45,7 +49,16 @@ class EngineTable:
 
     def __init__(self, capacity: int = 64) -> None:
         self.columns: Columns = np.repeat(_NEVER[:, None], max(capacity, 1), axis=1)
+        self.hardware: list[str] = [""]
+        """Names of the hardware classes; the HARDWARE column holds their positions."""
         self._lora: dict[int, LoraState] = {}
+
+    def classify(self, slot: int, hardware: str) -> None:
+        """This slot's engine runs on hardware of this name; an empty name is unknown."""
+        if hardware not in self.hardware and len(self.hardware) < MAX_HARDWARE:
+            self.hardware.append(hardware)
+        known = hardware in self.hardware
+        self.columns[HARDWARE, slot] = self.hardware.index(hardware) if known else 0
 
     @property
     def capacity(self) -> int:

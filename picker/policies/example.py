@@ -39,5 +39,6 @@ def example_rows(request: Request, **columns: Sequence[float]) -> Rows:
         queued_work=column("queued_work"),
         queued_prompts=column("queued_prompts"),
         head_s=column("head_s"),
+        hardware=np.asarray(columns.get("hardware", [0] * n), dtype=np.intp),
         kv_tokens=column("kv_tokens"),
     )

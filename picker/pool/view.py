@@ -7,6 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+HARDWARE_LABELS = ("picker.dev/hardware", "nvidia.com/gpu.product")
+"""Labels that name an endpoint's hardware, the first one present counts."""
+
 EngineKind = Literal["vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "triton"]
 Slots = NDArray[np.intp]
 
@@ -31,6 +34,11 @@ class Endpoint:
     def ip(self) -> str:
         """The address without its port; brackets of an IPv6 literal are kept."""
         return self.address.rpartition(":")[0]
+
+    @property
+    def hardware(self) -> str:
+        """Class of its hardware as its labels tell it; empty where they do not."""
+        return next((self.labels[label] for label in HARDWARE_LABELS if label in self.labels), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ class Router:
         self.table.ensure(self.pool.capacity)
         self.ledger.ensure(self.pool.capacity)
         for slot, endpoint in change.added:
+            self.table.classify(slot, endpoint.hardware)
             self.hits.publishes(slot, endpoint.kv_events is not None)
         return change
 

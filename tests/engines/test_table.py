@@ -56,3 +56,12 @@ def test_growing_keeps_what_is_known_and_a_cleared_slot_forgets_it() -> None:
     assert table.column(column.SCRAPED_AT)[0] == -np.inf
     assert table.column(column.RUNNING)[0] == 0
     assert table.lora(0) is None
+
+
+def test_hardware_classes_are_numbered_as_they_appear_and_bounded() -> None:
+    table = EngineTable()
+    for slot, name in enumerate(["", "h100", "l40s", "h100", *(f"other-{i}" for i in range(20))]):
+        table.classify(slot, name)
+    assert table.column(column.HARDWARE)[:4].tolist() == [0, 1, 2, 1]
+    assert table.column(column.HARDWARE)[:24].max() == column.MAX_HARDWARE - 1
+    assert table.column(column.HARDWARE)[23] == 0

@@ -13,13 +13,14 @@ from small_pool import make
 
 import picker.policies
 from picker.engines.rows import Rows
+from picker.engines.table import MAX_HARDWARE
 from picker.policies.example import example_request, example_rows
 from picker.policies.policy import Policy
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.policies.strict import BadSettings
 from picker.requests.request import Request
 
-GIVEN = ("slots", "hit_tokens", "new_tokens", "kv_usage", "age_s")
+GIVEN = ("slots", "hardware", "hit_tokens", "new_tokens", "kv_usage", "age_s")
 COLUMNS = tuple(name for name in Rows.__dataclass_fields__ if name not in GIVEN)
 
 every_policy = pytest.mark.parametrize("name", REGISTRY)
@@ -49,6 +50,7 @@ def pools(draw: st.DrawFn, request: Request) -> Rows:
     hit = np.minimum(whole * request.block_tokens, request.prompt_tokens)
     return Rows(
         slots=rng.permutation(2 * n)[:n].astype(np.intp),
+        hardware=rng.integers(0, MAX_HARDWARE, n),
         hit_tokens=hit,
         new_tokens=np.maximum(1.0, request.prompt_tokens - hit),
         kv_usage=rng.random(n) * draw(st.sampled_from([0.0, 1.0])),

@@ -1,0 +1,45 @@
+"""One finished pick as a row of numbers: what was known at the pick, and what came of it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS
+
+EXPERIENCE = np.dtype(
+    [
+        ("at_s", "f8"),  # when it was picked, seconds of the picker's clock
+        ("endpoint", "u4"),  # which endpoint, a number never used twice; for its correction only, never a feature
+        ("hardware", "u1"),  # its class, 0 unknown
+        ("by", "u1"),  # who decided: BY_RULE or BY_MODEL
+        ("propensity", "f4"),  # probability that this endpoint had of being picked
+        ("ttft_ms", "f4"),
+        ("tpot_ms", "f4"),  # nan where fewer than two tokens came or the answer was not streamed
+        ("output_tokens", "f4"),
+        ("head_ms", "f4"),  # how long the prefill first in line had been going on
+        ("ttft_terms", "f4", (len(TTFT_TERMS),)),
+        ("tpot_terms", "f4", (len(TPOT_TERMS),)),
+        ("features", "f4", (len(TREE_FEATURES),)),
+    ]
+)
+"""Fixed-width rows: sent and stored as bytes, never pickled."""
+
+Experience = NDArray[np.void]
+"""Shape (rows,), dtype EXPERIENCE, in order of their ends."""
+
+BY_RULE, BY_MODEL = 0, 1
+
+LONGEST_MS = 600_000.0
+"""A first token later than this, or a token slower than a tenth of it, teaches nothing."""
+
+
+def sane(rows: Experience) -> NDArray[np.bool_]:
+    """Which rows can be learned from, shape (rows,): every known number finite, latencies positive and not absurd."""
+    known = np.isfinite(rows["features"]).all(axis=1)
+    for name in ("ttft_terms", "tpot_terms"):
+        known &= (np.isfinite(rows[name]) & (rows[name] >= 0)).all(axis=1)
+    ttft, tpot = rows["ttft_ms"], rows["tpot_ms"]
+    known &= (ttft > 0) & (ttft < LONGEST_MS) & (rows["head_ms"] >= 0) & (rows["head_ms"] < LONGEST_MS)
+    known &= np.isnan(tpot) | ((tpot > 0) & (tpot < LONGEST_MS / 10))
+    known &= (rows["propensity"] > 0) & (rows["propensity"] <= 1)
+    keep: NDArray[np.bool_] = known & np.isfinite(rows["at_s"])
+    return keep
