@@ -367,7 +367,10 @@ class Cluster:
         for address, present in changes.items():
             if present:
                 kv = f"tcp://{address}" if self._exact else None
-                self._members[address] = Endpoint(address, address, metrics_address=address, kv_events=kv)
+                labels = {"picker.dev/hardware": self._by_address[address].row.name}
+                self._members[address] = Endpoint(
+                    address, address, labels=labels, metrics_address=address, kv_events=kv
+                )
             else:
                 self._members.pop(address, None)
         change = self.router.update_pool(self._members.values())
