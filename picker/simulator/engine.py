@@ -14,8 +14,9 @@ every decode moves in every step, and at most one sequence (the last admitted) i
 from collections import OrderedDict
 from copy import copy
 
-from picker.simulator.blocks import BlockPool
-from picker.simulator.forked_blocks import ForkedBlocks
+import numpy as np
+
+from picker.simulator.blocks import BlockPool, Blocks
 from picker.simulator.sequence import (
     Cleared,
     Counters,
@@ -30,9 +31,6 @@ from picker.simulator.sequence import (
 )
 from picker.simulator.steptime import StepTime
 
-UNSEEN = 1 << 63
-"""Generated blocks without a given hash are numbered upwards from here."""
-
 
 class Engine:
     """The scheduler, its KV blocks and its step time."""
@@ -44,27 +42,24 @@ class Engine:
         self.step_time = step_time
         self.limits = limits or Limits()
         kv_tokens = step_time.kv_tokens if kv_tokens is None else kv_tokens
-        self.pool: BlockPool | ForkedBlocks = BlockPool(kv_tokens // self.limits.block_size)
+        self.pool = BlockPool(kv_tokens // self.limits.block_size)
         self.max_model_len = min(self.limits.max_model_len or 1 << 62, self.pool.size * self.limits.block_size)
         self.counters = Counters()
         self.running: list[Sequence] = []
         self.waiting: OrderedDict[str, Sequence] = OrderedDict()
         self._by_id: dict[str, Sequence] = {}
         self._events: list[KvEvent] | None = [] if events else None
-        self._unseen = UNSEEN
-        self._forked = False
+        self._submitted = 0
 
     def fork(self) -> tuple["Engine", dict[str, Sequence]]:
-        """An engine that would go on as this one, and its sequences by id, in place of this one's. It shares what it
-        only reads, so it is thrown away before this one moves on. It records no KV events, starts its counters anew,
-        and cannot be forked again."""
-        assert isinstance(self.pool, BlockPool)
+        """An engine that would go on as this one, and its sequences by id, in place of this one's. It records no KV
+        events and starts its counters anew."""
         other = copy(self)
         other.pool, other.counters = self.pool.fork(), Counters()
         other._by_id = {key: sequence.fork() for key, sequence in self._by_id.items()}
         other.running = [other._by_id[sequence.request.id] for sequence in self.running]
         other.waiting = OrderedDict((key, other._by_id[key]) for key in self.waiting)
-        other._events, other._forked = None, True
+        other._events = None
         return other, other._by_id
 
     @property
@@ -86,7 +81,10 @@ class Engine:
             raise Refused("duplicate", f"request {request.id!r} is in flight already")
         if len(self.waiting) >= self.limits.max_waiting:
             raise Refused("queue-full", f"{len(self.waiting)} requests are waiting already")
-        sequence = self._by_id[request.id] = self.waiting[request.id] = Sequence(request)
+        sequence = self._by_id[request.id] = self.waiting[request.id] = Sequence(
+            request, self.limits.block_size, self._submitted
+        )
+        self._submitted += 1
         return sequence
 
     def abort(self, request_id: str) -> bool:
@@ -125,7 +123,7 @@ class Engine:
                 new = budget
                 if not new:
                     break
-            if before + new > len(sequence.blocks) * size and not self._grow(sequence, new, preempted):
+            if before + new > sequence.held * size and not self._grow(sequence, new, preempted):
                 break
             if new == 1 and sequence.known > sequence.request.prompt_tokens:
                 decodes += 1
@@ -209,9 +207,9 @@ class Engine:
         for sequence in self.running:
             sequence.computed += steps
             sequence.known += steps
-            need = -(-sequence.computed // size) - len(sequence.blocks)
+            need = -(-sequence.computed // size) - sequence.held
             if need > 0:
-                sequence.blocks += self._take(need)
+                sequence.hold(self._take(need))
             if sequence.computed - sequence.stored >= size:
                 self._store(sequence)
         finished = [sequence for sequence in self.running if sequence.known >= sequence.end]
@@ -242,7 +240,7 @@ class Engine:
             preempted.append(victim)
             if victim is sequence:
                 return False
-        sequence.blocks += self._take(need)
+        sequence.hold(self._take(need))
         return True
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
@@ -253,7 +251,8 @@ class Engine:
         hits, new, need = fitting
         cached = len(hits) * self.limits.block_size
         self.pool.claim(hits)
-        sequence.blocks = hits + self._take(need)
+        sequence.hold(hits)
+        sequence.hold(self._take(need))
         sequence.stored = cached
         sequence.computed = cached + new
         self._store(sequence)
@@ -266,7 +265,7 @@ class Engine:
             self.counters.prefix_hits += cached
         return new
 
-    def _fits(self, sequence: Sequence, budget: int) -> tuple[list[int], int, int] | None:
+    def _fits(self, sequence: Sequence, budget: int) -> tuple[Blocks, int, int] | None:
         """Its cached blocks, the tokens it would compute and the blocks these need; None while there is no room."""
         size = self.limits.block_size
         # The last token is always computed: its logits are the first output.
@@ -290,47 +289,39 @@ class Engine:
         del self._by_id[sequence.request.id]
 
     def _release(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.blocks)
-        sequence.blocks = []
-        sequence.computed = sequence.stored = 0
+        self.pool.release(sequence.blocks[: sequence.held])
+        sequence.held = sequence.computed = sequence.stored = 0
 
     def _missing(self, sequence: Sequence, tokens: int) -> int:
         """Blocks it lacks to hold `tokens`."""
-        return -(-tokens // self.limits.block_size) - len(sequence.blocks)
+        return -(-tokens // self.limits.block_size) - sequence.held
 
-    def _take(self, count: int) -> list[int]:
-        blocks = self.pool.take(count)
-        if self.pool.evicted:
-            if self._events is not None:
-                self._events.append(Removed(tuple(self.pool.evicted)))
-            self.pool.evicted.clear()
+    def _take(self, count: int) -> Blocks:
+        blocks, gone, _ = self.pool.take(count)
+        if self._events is not None and len(gone):
+            self._events.append(Removed(gone))
         return blocks
 
     def _store(self, sequence: Sequence) -> None:
         """Make the blocks matchable that this step fills; as in vLLM, later requests of the same step hit them."""
         size = self.limits.block_size
         first, last = sequence.stored // size, sequence.computed // size
-        hashes = sequence.hashes
-        if self._forked and len(hashes) < last:
-            hashes = sequence.hashes = hashes.copy()
-        while len(hashes) < last:
-            hashes.append(self._unseen)
-            self._unseen += 1
         sequence.stored = last * size
+        new = self.pool.store(sequence.blocks[first:last], sequence.hashes[first:last])
+        if self._events is None:
+            return
         start = first
-        for i in range(first, last):
-            if not self.pool.store(sequence.blocks[i], hashes[i]):
-                self._record(sequence, start, i)
-                start = i + 1
+        for known in np.flatnonzero(~new).tolist():
+            self._record(sequence, start, first + known)
+            start = first + known + 1
         self._record(sequence, start, last)
 
     def _record(self, sequence: Sequence, start: int, end: int) -> None:
         """Blocks `start` to `end` of a sequence became matchable."""
-        if self._events is None or start == end:
-            return
-        hashes = sequence.hashes
-        parent = hashes[start - 1] if start else None
-        self._events.append(Stored(tuple(hashes[start:end]), parent, sequence.request, start))
+        if self._events is not None and start < end:
+            hashes = sequence.hashes
+            parent = int(hashes[start - 1]) if start else None
+            self._events.append(Stored(hashes[start:end], parent, sequence.request, start))
 
     def _take_events(self) -> tuple[KvEvent, ...]:
         if not self._events:

@@ -72,7 +72,7 @@ class _Row(msgspec.Struct):
 class _Prompt(msgspec.Struct):
     input_toks: Positive
     output_toks: Positive
-    hash16: list[Annotated[int, msgspec.Meta(ge=0)]]
+    hash16: list[Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]]
 
 
 def parse_run(meta: bytes, requests: bytes, workload: bytes | None = None) -> MeasuredRun:

@@ -5,6 +5,15 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from picker.simulator.blocks import Blocks, Hashes
+
+UNSEEN = 1 << 63
+"""Generated blocks without a given hash have numbers from here on."""
+_MOST_BLOCKS = 1 << 28
+"""Of one sequence, so that those numbers differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -38,7 +47,7 @@ class EngineRequest:
     id: str
     prompt_tokens: int
     output_tokens: int
-    hashes: Items[int] = ()
+    hashes: Items[int] | Hashes = ()
     tokens: Items[int] = ()
     salt: str = ""
 
@@ -60,6 +69,7 @@ class Sequence:
         "computed",
         "end",
         "hashes",
+        "held",
         "known",
         "live",
         "preemptions",
@@ -67,7 +77,8 @@ class Sequence:
         "stored",
     )
 
-    def __init__(self, request: EngineRequest) -> None:
+    def __init__(self, request: EngineRequest, block_size: int, number: int) -> None:
+        """`number` is one that no other sequence of the engine has."""
         self.request = request
         self.known = request.prompt_tokens
         """Tokens that exist: the prompt and what was generated."""
@@ -77,8 +88,13 @@ class Sequence:
         """Tokens whose KV is in the cache, or will be when the running step ends."""
         self.stored = 0
         """Tokens in full blocks that are matchable."""
-        self.blocks: list[int] = []
-        self.hashes = list(request.hashes)
+        most = -(-self.end // block_size)
+        self.blocks: Blocks = np.empty(most, np.int32)
+        """Its KV blocks, in the first `held` places."""
+        self.held = 0
+        given = np.asarray(request.hashes, np.uint64)
+        unseen = np.arange(len(given), most, dtype=np.uint64) + np.uint64(UNSEEN + number * _MOST_BLOCKS)
+        self.hashes: Hashes = np.concatenate((given, unseen))
         self.cached_tokens: int | None = None
         """Prefix hit of the first admission, in tokens; None before it."""
         self.preemptions = 0
@@ -86,10 +102,16 @@ class Sequence:
         """False once finished or aborted."""
 
     def fork(self) -> "Sequence":
-        """The same request for a fork of its engine. Hashes are shared until the fork adds to them."""
+        """The same request for a fork of its engine."""
         other = copy(self)
         other.blocks = self.blocks.copy()
         return other
+
+    def hold(self, blocks: Blocks) -> None:
+        """These blocks come behind those that it has."""
+        held = self.held + len(blocks)
+        self.blocks[self.held : held] = blocks
+        self.held = held
 
     @property
     def generated(self) -> int:
@@ -103,7 +125,7 @@ class Sequence:
 class Stored(NamedTuple):
     """Consecutive blocks of one request became matchable; `first` is the index of the first in its chain."""
 
-    hashes: tuple[int, ...]
+    hashes: Hashes
     parent: int | None
     request: EngineRequest
     first: int
@@ -112,7 +134,7 @@ class Stored(NamedTuple):
 class Removed(NamedTuple):
     """Blocks were handed out again: their content is gone."""
 
-    hashes: tuple[int, ...]
+    hashes: Hashes
 
 
 class Cleared(NamedTuple):

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from picker.engines.index import PrefixIndex
 from picker.engines.metrics import EngineSample
-from picker.simulator.engine import UNSEEN, Engine
-from picker.simulator.sequence import Cleared, KvEvent, Removed, Stored
+from picker.simulator.blocks import Hashes
+from picker.simulator.engine import Engine
+from picker.simulator.sequence import UNSEEN, Cleared, KvEvent, Removed, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,6 @@ def publish(events: Iterable[KvEvent], index: PrefixIndex, slot: int) -> None:
                 index.clear(slot)
 
 
-def _prompt_blocks(hashes: Iterable[int]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
+def _prompt_blocks(hashes: Hashes) -> Hashes:
     """Without the generated blocks, which are no prompt's prefix: the index need not hold them."""
-    return np.array([block for block in hashes if block < UNSEEN], np.uint64)
+    return hashes[hashes < UNSEEN]

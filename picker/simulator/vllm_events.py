@@ -19,7 +19,7 @@ def _event(event: KvEvent, block_size: int) -> dict[str, Any]:
             salted = first == 0 and request.salt
             return {
                 "type": "BlockStored",
-                "block_hashes": hashes,
+                "block_hashes": hashes.tolist(),
                 "parent_block_hash": parent,
                 "token_ids": list(request.tokens[first * block_size : (first + len(hashes)) * block_size]),
                 "block_size": block_size,
@@ -31,6 +31,6 @@ def _event(event: KvEvent, block_size: int) -> dict[str, Any]:
                 "kv_cache_spec_kind": "full_attention",
             }
         case Removed(hashes):
-            return {"type": "BlockRemoved", "block_hashes": hashes, "medium": "GPU", "group_idx": 0}
+            return {"type": "BlockRemoved", "block_hashes": hashes.tolist(), "medium": "GPU", "group_idx": 0}
         case Cleared():
             return {"type": "AllBlocksCleared"}

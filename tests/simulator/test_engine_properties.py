@@ -63,16 +63,20 @@ def run(scenario: Scenario) -> Iterator[tuple[Engine, Step, list[Sequence]]]:
         turn += 1
 
 
+def held(sequence: Sequence) -> list[int]:
+    return sequence.blocks[: sequence.held].tolist()
+
+
 @given(scenarios())
 def test_blocks_are_conserved(scenario: Scenario) -> None:
     for engine, _, _ in run(scenario):
-        used = {block for sequence in engine.running for block in sequence.blocks}
+        used = {block for sequence in engine.running for block in held(sequence)}
         assert engine.pool.free + len(used) == BLOCKS
         for sequence in engine.running:
-            assert len(sequence.blocks) * SIZE >= sequence.computed
-            assert len(set(sequence.blocks)) == len(sequence.blocks)
+            assert sequence.held * SIZE >= sequence.computed
+            assert len(set(held(sequence))) == sequence.held
         for sequence in engine.waiting.values():
-            assert not sequence.blocks
+            assert not sequence.held
     assert engine.pool.free == BLOCKS
 
 
@@ -139,14 +143,15 @@ def test_events_mirror_what_can_be_matched(scenario: Scenario) -> None:
         for event in step.events:
             match event:
                 case Stored(hashes, parent, request, first):
-                    assert not mirror & set(hashes)
+                    stored = hashes.tolist()
+                    assert not mirror & set(stored)
                     assert (parent is None) == (first == 0)
-                    told = tuple(request.hashes[first : first + len(hashes)])
-                    assert hashes[: len(told)] == told
-                    mirror |= set(hashes)
+                    told = list(request.hashes[first : first + len(stored)])
+                    assert stored[: len(told)] == told
+                    mirror |= set(stored)
                 case Removed(hashes):
-                    assert mirror >= set(hashes)
-                    mirror -= set(hashes)
+                    assert mirror >= set(hashes.tolist())
+                    mirror -= set(hashes.tolist())
         assert len(mirror) == engine.pool.cached
         assert all(block_hash in engine.pool for block_hash in mirror)
 

@@ -1,13 +1,9 @@
 """A fork goes on as its original would, and the original never knows."""
 
-import copy
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picker.simulator.blocks import BlockPool
 from picker.simulator.engine import Engine
-from picker.simulator.forked_blocks import ForkedBlocks
 from picker.simulator.sequence import EngineRequest, Limits
 from picker.simulator.station import IDLE, Station
 from picker.simulator.steptime import load_row
@@ -15,47 +11,6 @@ from picker.simulator.steptime import load_row
 ROW = load_row()
 SIZE = 4
 BLOCKS = 24
-
-
-class Owner:
-    """Takes, names and gives back blocks of a pool, as an engine does."""
-
-    def __init__(self, pool: BlockPool | ForkedBlocks, held: list[list[int]]) -> None:
-        self.pool, self.held = pool, held
-
-    def act(self, kind: str, chain: int, count: int) -> object:
-        pool, hashes = self.pool, [100 * chain + i for i in range(count)]
-        if kind == "give back" and self.held:
-            pool.release(self.held.pop(chain % len(self.held)))
-        elif kind == "clear":
-            return pool.clear()
-        elif kind == "take":
-            hits = pool.match(hashes, count)
-            if count - len(hits) + pool.unused(hits) <= pool.free:
-                pool.claim(hits)
-                blocks = hits + pool.take(count - len(hits))
-                self.held.append(blocks)
-                return blocks, [pool.store(block, name) for block, name in zip(blocks, hashes, strict=True)]
-        return pool.match(hashes, count), pool.free, list(pool.evicted)
-
-
-ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["take", "take", "give back", "clear"]), st.integers(0, 3), st.integers(1, 9)),
-    max_size=25,
-)
-
-
-@given(ACTIONS, ACTIONS)
-def test_forked_blocks_do_what_a_copy_does_and_leave_the_pool_alone(before: list, after: list) -> None:
-    original = Owner(BlockPool(BLOCKS), [])
-    for action in before:
-        original.act(*action)
-    original.pool.evicted.clear()
-    copied = copy.deepcopy(original)
-    untouched = repr(vars(original.pool))
-    fork = Owner(original.pool.fork(), copy.deepcopy(original.held))
-    assert [fork.act(*action) for action in after] == [copied.act(*action) for action in after]
-    assert repr(vars(original.pool)) == untouched
 
 
 @st.composite

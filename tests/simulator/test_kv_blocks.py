@@ -1,9 +1,13 @@
 """Identity of KV blocks, and the pool that is free list and cache at once."""
 
+from collections import OrderedDict
+from itertools import takewhile
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picker.simulator.blocks import BlockPool, chain_hashes
+from picker.simulator.blocks import BlockPool, Blocks, Hashes, chain_hashes
 
 TOKENS = st.lists(st.integers(0, 2**32 - 1), max_size=40)
 
@@ -23,53 +27,140 @@ def test_a_salt_parts_equal_prompts() -> None:
     assert not set(chain_hashes(range(64), 16)) & set(chain_hashes(range(64), 16, "tenant"))
 
 
+def named(*hashes: int) -> Hashes:
+    return np.array(hashes, np.uint64)
+
+
+def holding(size: int, *hashes: int) -> tuple[BlockPool, Blocks]:
+    """A pool of `size` blocks, and as many of them in use as there are hashes, holding these."""
+    pool = BlockPool(size)
+    blocks, _, _ = pool.take(len(hashes))
+    assert pool.store(blocks, named(*hashes)).all()
+    return pool, blocks
+
+
 def test_released_blocks_stay_matchable_until_handed_out_again() -> None:
-    pool = BlockPool(4)
-    blocks = pool.take(2)
-    for block, name in zip(blocks, (10, 11), strict=True):
-        assert pool.store(block, name)
+    pool, blocks = holding(4, 10, 11)
     pool.release(blocks)
     assert pool.free == 4
-    assert pool.match([10, 11, 12], limit=3) == blocks
+    assert pool.match(named(10, 11, 12), limit=3).tolist() == blocks.tolist()
     pool.take(3)
-    assert pool.match([10, 11], limit=2) == blocks[:1]
+    assert pool.match(named(10, 11), limit=2).tolist() == blocks[:1].tolist()
 
 
 def test_the_tail_of_a_chain_is_evicted_before_its_head() -> None:
-    pool = BlockPool(3)
-    blocks = pool.take(3)
-    for block, name in zip(blocks, (1, 2, 3), strict=True):
-        pool.store(block, name)
+    pool, blocks = holding(4, 1, 2, 3)
     pool.release(blocks)
-    pool.take(2)
-    assert pool.evicted == [3, 2]
+    _, gone, at = pool.take(3)
+    assert (gone.tolist(), at.tolist()) == ([3, 2], [1, 2])
     assert 1 in pool
 
 
 def test_a_claimed_block_is_not_evicted() -> None:
-    pool = BlockPool(2)
-    (block,) = pool.take(1)
-    pool.store(block, 7)
-    pool.release([block])
-    pool.claim(pool.match([7], limit=1))
-    assert pool.take(1) != [block]
+    pool, blocks = holding(2, 7)
+    pool.release(blocks)
+    pool.claim(pool.match(named(7), limit=1))
+    assert pool.take(1)[0].tolist() != blocks.tolist()
     assert pool.free == 0
     assert 7 in pool
 
 
 def test_equal_content_is_cached_once() -> None:
-    pool = BlockPool(2)
-    first, second = pool.take(2)
-    assert pool.store(first, 5)
-    assert not pool.store(second, 5)
-    assert pool.match([5], limit=1) == [first]
+    pool, first = holding(3, 5)
+    others, _, _ = pool.take(2)
+    assert pool.store(others, named(5, 6)).tolist() == [False, True]
+    assert pool.match(named(5), limit=1).tolist() == first.tolist()
+    assert pool.cached == 2
 
 
 def test_clearing_is_refused_while_a_block_is_in_use() -> None:
-    pool = BlockPool(2)
-    blocks = pool.take(1)
-    pool.store(blocks[0], 5)
+    pool, blocks = holding(2, 5)
     assert not pool.clear()
     pool.release(blocks)
     assert pool.clear()
     assert 5 not in pool
+
+
+class Plain:
+    """The same pool with a dictionary for each thing that it knows."""
+
+    def __init__(self, size: int) -> None:
+        self.lru: OrderedDict[int, None] = OrderedDict.fromkeys(range(size))
+        self.uses = [0] * size
+        self.hash: dict[int, int] = {}
+        self.cached: dict[int, int] = {}
+
+    def match(self, hashes: list[int]) -> list[int]:
+        known = list(takewhile(self.cached.__contains__, hashes))
+        return [self.cached[block_hash] for block_hash in known]
+
+    def claim(self, blocks: list[int]) -> None:
+        for block in blocks:
+            self.lru.pop(block, None)
+            self.uses[block] += 1
+
+    def take(self, count: int) -> tuple[list[int], list[int]]:
+        blocks = [self.lru.popitem(last=False)[0] for _ in range(count)]
+        gone = [self.hash.pop(block) for block in blocks if block in self.hash]
+        for block in blocks:
+            self.uses[block] = 1
+        for block_hash in gone:
+            del self.cached[block_hash]
+        return blocks, gone
+
+    def store(self, blocks: list[int], hashes: list[int]) -> list[bool]:
+        new = []
+        for block, block_hash in zip(blocks, hashes, strict=True):
+            new.append(self.cached.setdefault(block_hash, block) == block)
+            if new[-1]:
+                self.hash[block] = block_hash
+        return new
+
+    def release(self, blocks: list[int]) -> None:
+        for block in reversed(blocks):
+            self.uses[block] -= 1
+            if not self.uses[block]:
+                self.lru[block] = None
+
+
+SIZE = 12
+ASKS = st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(1, 7)), max_size=60)
+
+
+@given(ASKS, st.integers(0, 60))
+def test_blocks_are_matched_taken_and_given_back_as_in_dictionaries(
+    asks: list[tuple[bool, int, int]], forks_at: int
+) -> None:
+    pool, plain = BlockPool(SIZE), Plain(SIZE)
+    held: list[Blocks] = []
+    for number, (gives, family, count) in enumerate(asks):
+        if number == forks_at:
+            original, before = pool, everything(pool)
+            pool = pool.fork()
+        hashes = [100 * family + i for i in range(count)]
+        hits = pool.match(named(*hashes), count)
+        assert hits.tolist() == plain.match(hashes)
+        assert pool.unused(hits) == sum(block in plain.lru for block in hits.tolist())
+        if gives and held:
+            blocks = held.pop(family % len(held))
+            pool.release(blocks)
+            plain.release(blocks.tolist())
+        elif count - len(hits) + pool.unused(hits) <= pool.free:
+            pool.claim(hits)
+            plain.claim(hits.tolist())
+            fresh, gone, at = pool.take(count - len(hits))
+            assert (fresh.tolist(), gone.tolist()) == plain.take(count - len(hits))
+            assert len(at) == len(gone)
+            held.append(np.concatenate((hits, fresh)))
+            new = pool.store(fresh, named(*hashes[len(hits) :]))
+            assert new.tolist() == plain.store(fresh.tolist(), hashes[len(hits) :])
+        assert (pool.free, pool.cached) == (len(plain.lru), len(plain.cached))
+    if forks_at < len(asks):
+        assert everything(original) == before
+
+
+def everything(pool: BlockPool) -> tuple[int, int, list[list[int]]]:
+    """What a pool can be asked."""
+    spare = pool.fork()
+    order = [array.tolist() for array in spare.take(spare.free)]
+    return pool.free, pool.cached, order
