@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
+from picker.simulator.bounds import NAMES, is_bound, make_bound
 from picker.simulator.generator import SCHEME
 from picker.simulator.pool_spec import parse_pool
 from picker.simulator.replay_run import Cell, Setting, measure_capacity, run_cell
@@ -51,9 +52,9 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[float, 
 
 def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    unknown = [name for name in names if name not in REGISTRY]
+    unknown = [name for name in names if name not in REGISTRY and not is_bound(name)]
     if unknown or not names:
-        known = ", ".join(sorted(REGISTRY))
+        known = ", ".join((*sorted(REGISTRY), *NAMES))
         raise click.BadParameter(f"no policy {', '.join(unknown) or 'given'}; there are: {known}")
     return names
 
@@ -82,6 +83,7 @@ def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, .
 @click.option(
     "--detection-ms", type=DELAY, default=1000.0, help="From a join, leave or crash to the router's new pool."
 )
+@click.option("--regret-stride", type=click.IntRange(0), default=16, help="Regret at one pick in N; 0 for none.")
 @click.option("--slo-ttft-ms", type=DELAY, default=1000.0, help="SLO of the first token, plus")
 @click.option("--slo-ttft-ms-per-1k", type=DELAY, default=62.5, help="so much per 1,000 prompt tokens.")
 @click.option("--slo-tpot-ms", type=DELAY, default=50.0, help="SLO of each further token.")
@@ -117,7 +119,9 @@ def replay(
         setting = _setting(trace, pool, given)
         parse_pool(setting.pool, setting.types())
         setting.pool_events()
-        setting.workload(0, 1)
+        beginning = setting.workload(0, 1)
+        for policy in filter(is_bound, policies):
+            make_bound(policy, beginning)
         grid = Grid(policies, loads, time_scale, seeds)
         if baseline is None:
             baseline = policies[0]
@@ -218,6 +222,7 @@ def _setting(trace: str, pool: str, given: dict[str, Any]) -> Setting:
             matching=given["matching"],
         ),
         slo=Slo(given["slo_ttft_ms"], given["slo_ttft_ms_per_1k"], given["slo_tpot_ms"]),
+        regret_stride=given["regret_stride"],
     )
 
 

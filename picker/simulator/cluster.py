@@ -13,7 +13,8 @@ they were made. Times are in ms, and in seconds where the router is told.
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +32,11 @@ from picker.requests.request import Api, Request
 from picker.routing.decisions import Decision, DecisionLog
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Outcome
-from picker.routing.router import NoEndpoint, Router
+from picker.routing.router import NoEndpoint, Router, Watcher
 from picker.simulator.ended import Ended, LoadSeries, Result
 from picker.simulator.engine import Engine
 from picker.simulator.events import Crash, Join, Leave, PoolEvent, Slow
+from picker.simulator.foresight import Moment, OnTheWay, Seer
 from picker.simulator.pool_spec import slowed
 from picker.simulator.sequence import EngineRequest, Limits, Refused
 from picker.simulator.signals import Signals, publish, sample_of
@@ -53,7 +55,6 @@ class _Flight:
     job: Job
     arrived_ms: float
     decision: Decision | None = None
-    hashes: Sequence[int] = ()
     address: str = ""
     first_ms: float | None = None
     cached_tokens: int = 0
@@ -73,8 +74,11 @@ class Cluster:
         limits: Limits | None = None,
         events: Sequence[PoolEvent] = (),
         joining: Callable[[str], StepTime] | None = None,
+        seers: Sequence[Seer] = (),
+        watchers: Iterable[Watcher] = (),
     ) -> None:
         """`policy` makes one from the randomness it may use; `joining` gives the row of an engine type that joins.
+        `seers` are shown the truth before each pick, `watchers` are the router's.
 
         Raises ValueError for settings that cannot be.
         """
@@ -83,9 +87,11 @@ class Cluster:
         self.index, self.picks = PrefixIndex(), ApproximateIndex()
         rng = np.random.default_rng(seed)
         hits = PrefixHits(self.index, self.picks, ApproximateIndex(ttl_s=RECENT_TTL_S))
-        self.router = Router(policy(rng), hits, rng, log=DecisionLog(capacity=1))
+        self.router = Router(policy(rng), hits, rng, log=DecisionLog(capacity=1), watchers=watchers)
         self._limits = limits or Limits()
         self._joining = joining
+        self._seers = seers
+        self._coming: deque[OnTheWay] = deque()
         self._exact = signals.matching == "exact"
         self._tick = TickSettings(fast_s=signals.scrape_s)
         self._draw = random.Random(seed)
@@ -145,32 +151,36 @@ class Cluster:
         self._look_at_resting()
         if self._exact:
             self._read_news()
+        asked = EngineRequest(str(job.index), job.prompt_tokens, job.output_tokens, blocks)
+        if self._seers:
+            rows = tuple(self._by_address[endpoint.address] for endpoint in self.router.pool.view.endpoints)
+            moment = Moment(self._now, asked, rows, self._by_address, tuple(self._coming), self.signals)
+            for seer in self._seers:
+                seer.see(moment)
         try:
             flight.decision = self.router.pick(request, None, self._now / 1e3)
         except NoEndpoint:
             self._finish(flight, 503)
             return
-        flight.hashes = blocks.tolist()
-        self._at(self._now + self.signals.decision_ms, self._deliver, flight)
+        due = self._now + self.signals.decision_ms
+        self._coming.append(OnTheWay(due, flight.decision.addresses, asked))
+        self._at(due, self._deliver, flight)
 
     def _deliver(self, flight: _Flight) -> None:
         """The proxy connects: to the pick, or to the first fallback that is up."""
-        assert flight.decision is not None
-        job = flight.job
-        for address in flight.decision.addresses:
+        _, addresses, asked = self._coming.popleft()
+        for address in addresses:
             station = self._by_address[address]
             if not station.alive:
                 continue
             flight.address = address
-            key = str(job.index)
-            asked = EngineRequest(key, job.prompt_tokens, job.output_tokens, flight.hashes)
             try:
                 before = station.ends_ms
                 station.submit(asked, self._now)
             except Refused as refused:
                 self._answer(flight, 503 if refused.reason == "queue-full" else 400)
                 return
-            self._inside[address][key] = flight
+            self._inside[address][asked.id] = flight
             self._wake(station)
             if station.ends_ms != before:
                 self._at(station.ends_ms, self._step, station)

@@ -14,12 +14,14 @@ import numpy as np
 
 from picker.policies.policy import Policy
 from picker.policies.registry import REGISTRY
+from picker.simulator.bounds import is_bound, make_bound
 from picker.simulator.capacity import bound_ms, find_capacity
 from picker.simulator.cluster import Cluster
 from picker.simulator.ended import Ended
 from picker.simulator.events import PoolEvent, parse_events
 from picker.simulator.generator import SCHEME, generate
 from picker.simulator.pool_spec import EngineTypes, parse_pool
+from picker.simulator.regret import Regret
 from picker.simulator.sequence import Limits
 from picker.simulator.signals import Signals
 from picker.simulator.steptime import load_table, parse_table
@@ -30,7 +32,7 @@ from picker.simulator.workload_files import parse_workload
 CAPACITY_POLICY = "least-request"
 CAPACITY_REQUESTS = 3000
 """A capacity is measured on the first so many requests."""
-FORMAT = 1
+FORMAT = 2
 """Of a cell's JSON and of what it means: cells of another one are not resumed."""
 
 
@@ -50,6 +52,8 @@ class Setting:
     warm_up: int = 0
     signals: Signals = field(default_factory=Signals)
     slo: Slo = field(default_factory=Slo)
+    regret_stride: int = 16
+    """Regret is measured at one pick in so many; 0 measures none."""
 
     def types(self) -> EngineTypes:
         """Raises ValueError."""
@@ -102,13 +106,17 @@ def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lam
     """Run one cell; equal arguments give equal results. Raises ValueError, OSError."""
     types = setting.types()
     workload = setting.workload(cell.seed, setting.limit).faster(cell.time_scale)
+    bound = make_bound(cell.policy, workload) if is_bound(cell.policy) else None
+    regret = Regret(setting.regret_stride, cell.seed) if setting.regret_stride else None
     cluster = Cluster(
         parse_pool(setting.pool, types),
-        _maker(cell.policy),
+        _maker(cell.policy) if bound is None else lambda rng: bound,
         seed=cell.seed,
         signals=setting.signals,
         events=setting.pool_events(),
         joining=types.row,
+        seers=[seer for seer in (bound, regret) if seer is not None],
+        watchers=[] if regret is None else [regret],
     )
     result = cluster.run(workload, on_end=on_end)
     return {
@@ -124,6 +132,7 @@ def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lam
         "host_ms": setting.host_ms,
         "matching": setting.signals.matching,
         **summarize(result, setting.slo, setting.warm_up),
+        "regret_ms": None if regret is None else regret.summary(setting.warm_up),
     }
 
 
