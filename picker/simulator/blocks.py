@@ -6,7 +6,6 @@ cache, in LRU order. Everything about a block lies in arrays, which compiled ker
 
 from collections.abc import Sequence as Items
 from copy import copy
-from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -18,6 +17,8 @@ Blocks = NDArray[np.int32]
 """Numbers of blocks, shape (n,)."""
 Hashes = NDArray[np.uint64]
 """What blocks hold, shape (n,)."""
+Links = NDArray[np.int32]
+"""Shape (blocks + 1, 4)."""
 
 _NEWER, _OLDER, _USES, _FOLLOWING = 0, 1, 2, 3
 _NOTHING = -1
@@ -38,18 +39,6 @@ def chain_hashes(tokens: Items[int], block_size: int, salt: str = "") -> tuple[i
     return tuple(hashes)
 
 
-class _Pool(NamedTuple):
-    """What the kernels work on."""
-
-    links: NDArray[np.int32]
-    """Per block, and in one row more for the two ends of the LRU: the next warmer and the next colder block there, its
-    users, and what follows it in its bucket (block + 1, 0 at the end, _NOTHING where it holds nothing)."""
-    hashes: Hashes
-    """Per block: what it holds, if anything."""
-    heads: NDArray[np.int32]
-    """Per bucket of hashes, a power of two of them: first block + 1, or 0."""
-
-
 class BlockPool:
     """`size` blocks with reference counts. A block is in use (count > 0) or in the LRU, never both."""
 
@@ -59,98 +48,115 @@ class BlockPool:
         self.size = size
         self.free = size
         """Blocks that can be handed out, cached or not."""
-        self._pool = _Pool(
-            np.zeros((size + 1, 4), np.int32),
-            np.zeros(size, np.uint64),
-            np.zeros(1 << size.bit_length(), np.int32),
-        )
-        links, ring = self._pool.links, np.arange(size + 1)
-        links[:, _NEWER] = (ring + 1) % (size + 1)
-        links[:, _OLDER] = (ring - 1) % (size + 1)
-        links[:, _FOLLOWING] = _NOTHING
+        # Per block, and in one row more for the two ends of the LRU: the next warmer and the next colder block there,
+        # its users, and what follows it in its bucket (block + 1, 0 at the end, _NOTHING where it holds nothing).
+        self._links = np.zeros((size + 1, 4), np.int32)
+        # Per block: what it holds, if anything.
+        self._hashes = np.zeros(size, np.uint64)
+        # Per bucket of hashes, a power of two of them: first block + 1, or 0.
+        self._heads = np.zeros(1 << size.bit_length(), np.int32)
+        ring = np.arange(size + 1)
+        self._links[:, _NEWER] = (ring + 1) % (size + 1)
+        self._links[:, _OLDER] = (ring - 1) % (size + 1)
+        self._links[:, _FOLLOWING] = _NOTHING
 
     @property
     def cached(self) -> int:
         """Blocks that can be matched, in use or not."""
-        return int(np.count_nonzero(self._pool.links[:-1, _FOLLOWING] != _NOTHING))
+        return int(np.count_nonzero(self._links[:-1, _FOLLOWING] != _NOTHING))
 
     def __contains__(self, block_hash: int) -> bool:
-        return bool(_find(self._pool, np.uint64(block_hash)) >= 0)
+        return len(self.match((block_hash,), 1)) == 1
 
     def match(self, hashes: Items[int] | Hashes, limit: int) -> Blocks:
         """Blocks that hold the leading `hashes`, at most `limit`, up to the first one missing."""
-        blocks: Blocks = _match(self._pool, np.asarray(hashes, np.uint64), limit)
-        return blocks
+        wanted = np.asarray(hashes, np.uint64)
+        blocks: Blocks = np.empty(min(limit, len(wanted)), np.int32)
+        return blocks[: _match(self._links, self._hashes, self._heads, wanted, blocks)]
 
     def unused(self, blocks: Blocks) -> int:
         """How many of `blocks` lie in the LRU now: claiming these lowers `free`."""
-        return int(np.count_nonzero(self._pool.links[blocks, _USES] == 0))
+        return _unused(self._links, blocks)
 
     def claim(self, blocks: Blocks) -> None:
         """One more user for each of these matched blocks."""
-        self.free -= _claim(self._pool, blocks)
+        self.free -= _claim(self._links, blocks)
 
-    def take(self, count: int) -> tuple[Blocks, Hashes, Blocks]:
-        """`count` blocks from the cold end; what they held, and the positions of those that held something. The
-        caller has checked `free`."""
+    def take(self, blocks: Blocks) -> tuple[Hashes, Blocks]:
+        """Fill `blocks` with blocks from the cold end. Gives what they held, and the positions of those that held
+        something. The caller has checked `free`."""
+        count = len(blocks)
         self.free -= count
-        taken: tuple[Blocks, Hashes, Blocks] = _take(self._pool, count)
-        return taken
+        gone, at = np.empty(count, np.uint64), np.empty(count, np.int32)
+        held = _take(self._links, self._hashes, self._heads, blocks, gone, at)
+        return gone[:held], at[:held]
 
-    def store(self, blocks: Blocks, hashes: Hashes) -> NDArray[np.bool_]:
-        """Make full blocks matchable. False for each whose content another block holds already."""
-        new: NDArray[np.bool_] = _store(self._pool, blocks, hashes)
-        return new
+    def store(self, blocks: Blocks, hashes: Hashes) -> list[int]:
+        """Make full blocks matchable. Gives the positions of those whose content another block holds already."""
+        known = np.empty(len(blocks), np.int32)
+        positions: list[int] = known[: _store(self._links, self._hashes, self._heads, blocks, hashes, known)].tolist()
+        return positions
 
     def release(self, blocks: Blocks) -> None:
         """One user less for each, the tail first: a prefix outlives what was built on it."""
-        self.free += _release(self._pool, blocks)
+        self.free += _release(self._links, blocks)
 
     def clear(self) -> bool:
         """Forget all cached content. Refused (False) while any block is in use, as vLLM does."""
         if self.free < self.size:
             return False
-        self._pool.links[:, _FOLLOWING] = _NOTHING
-        self._pool.heads[:] = 0
+        self._links[:, _FOLLOWING] = _NOTHING
+        self._heads[:] = 0
         return True
 
     def fork(self) -> "BlockPool":
         """The same blocks, to be played with."""
         other = copy(self)
-        links, hashes, heads = self._pool
-        other._pool = _Pool(links.copy(), hashes.copy(), heads.copy())
+        other._links, other._hashes, other._heads = self._links.copy(), self._hashes.copy(), self._heads.copy()
         return other
 
 
+# Arrays come one by one and results go into arrays of the caller: a tuple on the way in or an array on the way out
+# costs as much as the kernel itself.
+
+
 @kernel
-def _bucket(pool: _Pool, block_hash: np.uint64) -> np.int64:
+def _bucket(heads: Blocks, block_hash: np.uint64) -> np.int64:
     """Fibonacci hashing, since block ids follow on one another."""
-    return np.int64((block_hash * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(pool.heads) - 1)
+    return np.int64((block_hash * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(heads) - 1)
 
 
 @kernel
-def _find(pool: _Pool, block_hash: np.uint64) -> np.int64:
+def _find(links: Links, hashes: Hashes, heads: Blocks, block_hash: np.uint64) -> np.int64:
     """The block that holds this, or -1."""
-    block = np.int64(pool.heads[_bucket(pool, block_hash)]) - 1
-    while block >= 0 and pool.hashes[block] != block_hash:
-        block = np.int64(pool.links[block, _FOLLOWING]) - 1
+    block = np.int64(heads[_bucket(heads, block_hash)]) - 1
+    while block >= 0 and hashes[block] != block_hash:
+        block = np.int64(links[block, _FOLLOWING]) - 1
     return block
 
 
 @kernel
-def _match(pool: _Pool, hashes: Hashes, limit: int) -> Blocks:
-    blocks = np.empty(min(limit, len(hashes)), np.int32)
+def _match(links: Links, hashes: Hashes, heads: Blocks, wanted: Hashes, blocks: Blocks) -> int:
     for i in range(len(blocks)):
-        block = _find(pool, hashes[i])
+        block = _find(links, hashes, heads, wanted[i])
         if block < 0:
-            return blocks[:i]
+            return i
         blocks[i] = block
-    return blocks
+    return len(blocks)
 
 
 @kernel
-def _claim(pool: _Pool, blocks: Blocks) -> int:
-    links, before = pool.links, 0
+def _unused(links: Links, blocks: Blocks) -> int:
+    unused = 0
+    for block in blocks:
+        unused += links[block, _USES] == 0
+    return unused
+
+
+@kernel
+def _claim(links: Links, blocks: Blocks) -> int:
+    """How many of them nobody used."""
+    before = 0
     for block in blocks:
         if links[block, _USES] == 0:
             _unlink(links, block)
@@ -160,38 +166,42 @@ def _claim(pool: _Pool, blocks: Blocks) -> int:
 
 
 @kernel
-def _take(pool: _Pool, count: int) -> tuple[Blocks, Hashes, Blocks]:
-    links, ends = pool.links, len(pool.hashes)
-    blocks, gone, at = np.empty(count, np.int32), np.empty(count, np.uint64), np.empty(count, np.int32)
+def _take(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, gone: Hashes, at: Blocks) -> int:
+    """How many of them held something."""
+    ends = len(hashes)
     held = 0
-    for i in range(count):
+    for i in range(len(blocks)):
         block = links[ends, _NEWER]
         _unlink(links, block)
         links[block, _USES] = 1
         blocks[i] = block
         if links[block, _FOLLOWING] != _NOTHING:
-            _forget(pool, block)
-            gone[held], at[held] = pool.hashes[block], i
+            _forget(links, hashes, heads, block)
+            gone[held], at[held] = hashes[block], i
             held += 1
-    return blocks, gone[:held], at[:held]
+    return held
 
 
 @kernel
-def _store(pool: _Pool, blocks: Blocks, hashes: Hashes) -> NDArray[np.bool_]:
-    new = np.empty(len(blocks), np.bool_)
+def _store(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, new: Hashes, known: Blocks) -> int:
+    """How many of them were known."""
+    count = 0
     for i in range(len(blocks)):
-        new[i] = _find(pool, hashes[i]) < 0
-        if new[i]:
-            bucket = _bucket(pool, hashes[i])
-            pool.hashes[blocks[i]] = hashes[i]
-            pool.links[blocks[i], _FOLLOWING] = pool.heads[bucket]
-            pool.heads[bucket] = blocks[i] + 1
-    return new
+        if _find(links, hashes, heads, new[i]) >= 0:
+            known[count] = i
+            count += 1
+            continue
+        bucket = _bucket(heads, new[i])
+        hashes[blocks[i]] = new[i]
+        links[blocks[i], _FOLLOWING] = heads[bucket]
+        heads[bucket] = blocks[i] + 1
+    return count
 
 
 @kernel
-def _release(pool: _Pool, blocks: Blocks) -> int:
-    links, ends = pool.links, len(pool.hashes)
+def _release(links: Links, blocks: Blocks) -> int:
+    """How many of them nobody uses any more."""
+    ends = len(links) - 1
     freed = 0
     for i in range(len(blocks) - 1, -1, -1):
         block = blocks[i]
@@ -205,17 +215,16 @@ def _release(pool: _Pool, blocks: Blocks) -> int:
 
 
 @kernel
-def _unlink(links: NDArray[np.int32], block: Int) -> None:
+def _unlink(links: Links, block: Int) -> None:
     newer, older = links[block, _NEWER], links[block, _OLDER]
     links[newer, _OLDER] = older
     links[older, _NEWER] = newer
 
 
 @kernel
-def _forget(pool: _Pool, block: Int) -> None:
+def _forget(links: Links, hashes: Hashes, heads: Blocks, block: Int) -> None:
     """The block holds nothing any more."""
-    links, heads = pool.links, pool.heads
-    bucket = _bucket(pool, pool.hashes[block])
+    bucket = _bucket(heads, hashes[block])
     at = np.int64(heads[bucket]) - 1
     if at == block:
         heads[bucket] = links[block, _FOLLOWING]

@@ -14,8 +14,6 @@ every decode moves in every step, and at most one sequence (the last admitted) i
 from collections import OrderedDict
 from copy import copy
 
-import numpy as np
-
 from picker.simulator.blocks import BlockPool, Blocks
 from picker.simulator.sequence import (
     Cleared,
@@ -209,7 +207,7 @@ class Engine:
             sequence.known += steps
             need = -(-sequence.computed // size) - sequence.held
             if need > 0:
-                sequence.hold(self._take(need))
+                self._take(sequence, need)
             if sequence.computed - sequence.stored >= size:
                 self._store(sequence)
         finished = [sequence for sequence in self.running if sequence.known >= sequence.end]
@@ -240,7 +238,7 @@ class Engine:
             preempted.append(victim)
             if victim is sequence:
                 return False
-        sequence.hold(self._take(need))
+        self._take(sequence, need)
         return True
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
@@ -251,8 +249,8 @@ class Engine:
         hits, new, need = fitting
         cached = len(hits) * self.limits.block_size
         self.pool.claim(hits)
-        sequence.hold(hits)
-        sequence.hold(self._take(need))
+        sequence.room(len(hits))[:] = hits
+        self._take(sequence, need)
         sequence.stored = cached
         sequence.computed = cached + new
         self._store(sequence)
@@ -296,25 +294,21 @@ class Engine:
         """Blocks it lacks to hold `tokens`."""
         return -(-tokens // self.limits.block_size) - sequence.held
 
-    def _take(self, count: int) -> Blocks:
-        blocks, gone, _ = self.pool.take(count)
+    def _take(self, sequence: Sequence, count: int) -> None:
+        gone, _ = self.pool.take(sequence.room(count))
         if self._events is not None and len(gone):
             self._events.append(Removed(gone))
-        return blocks
 
     def _store(self, sequence: Sequence) -> None:
         """Make the blocks matchable that this step fills; as in vLLM, later requests of the same step hit them."""
         size = self.limits.block_size
-        first, last = sequence.stored // size, sequence.computed // size
+        start, last = sequence.stored // size, sequence.computed // size
         sequence.stored = last * size
-        new = self.pool.store(sequence.blocks[first:last], sequence.hashes[first:last])
-        if self._events is None:
-            return
-        start = first
-        for known in np.flatnonzero(~new).tolist():
-            self._record(sequence, start, first + known)
-            start = first + known + 1
-        self._record(sequence, start, last)
+        known = self.pool.store(sequence.blocks[start:last], sequence.hashes[start:last])
+        if self._events is not None:
+            for end in [start + position for position in known] + [last]:
+                self._record(sequence, start, end)
+                start = end + 1
 
     def _record(self, sequence: Sequence, start: int, end: int) -> None:
         """Blocks `start` to `end` of a sequence became matchable."""

@@ -107,11 +107,10 @@ class Sequence:
         other.blocks = self.blocks.copy()
         return other
 
-    def hold(self, blocks: Blocks) -> None:
-        """These blocks come behind those that it has."""
-        held = self.held + len(blocks)
-        self.blocks[self.held : held] = blocks
-        self.held = held
+    def room(self, count: int) -> Blocks:
+        """Places of so many more blocks, for the caller to fill."""
+        start, self.held = self.held, self.held + count
+        return self.blocks[start : self.held]
 
     @property
     def generated(self) -> int:

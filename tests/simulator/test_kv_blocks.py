@@ -34,9 +34,17 @@ def named(*hashes: int) -> Hashes:
 def holding(size: int, *hashes: int) -> tuple[BlockPool, Blocks]:
     """A pool of `size` blocks, and as many of them in use as there are hashes, holding these."""
     pool = BlockPool(size)
-    blocks, _, _ = pool.take(len(hashes))
-    assert pool.store(blocks, named(*hashes)).all()
+    blocks, _ = taken(pool, len(hashes))
+    assert pool.store(blocks, named(*hashes)) == []
     return pool, blocks
+
+
+def taken(pool: BlockPool, count: int) -> tuple[Blocks, list[int]]:
+    """Blocks from the cold end, and what they held."""
+    blocks: Blocks = np.zeros(count, np.int32)
+    gone, at = pool.take(blocks)
+    assert len(at) == len(gone)
+    return blocks, gone.tolist()
 
 
 def test_released_blocks_stay_matchable_until_handed_out_again() -> None:
@@ -44,14 +52,14 @@ def test_released_blocks_stay_matchable_until_handed_out_again() -> None:
     pool.release(blocks)
     assert pool.free == 4
     assert pool.match(named(10, 11, 12), limit=3).tolist() == blocks.tolist()
-    pool.take(3)
+    taken(pool, 3)
     assert pool.match(named(10, 11), limit=2).tolist() == blocks[:1].tolist()
 
 
 def test_the_tail_of_a_chain_is_evicted_before_its_head() -> None:
     pool, blocks = holding(4, 1, 2, 3)
     pool.release(blocks)
-    _, gone, at = pool.take(3)
+    gone, at = pool.take(np.zeros(3, np.int32))
     assert (gone.tolist(), at.tolist()) == ([3, 2], [1, 2])
     assert 1 in pool
 
@@ -60,15 +68,15 @@ def test_a_claimed_block_is_not_evicted() -> None:
     pool, blocks = holding(2, 7)
     pool.release(blocks)
     pool.claim(pool.match(named(7), limit=1))
-    assert pool.take(1)[0].tolist() != blocks.tolist()
+    assert taken(pool, 1)[0].tolist() != blocks.tolist()
     assert pool.free == 0
     assert 7 in pool
 
 
 def test_equal_content_is_cached_once() -> None:
     pool, first = holding(3, 5)
-    others, _, _ = pool.take(2)
-    assert pool.store(others, named(5, 6)).tolist() == [False, True]
+    others, _ = taken(pool, 2)
+    assert pool.store(others, named(5, 6)) == [0]
     assert pool.match(named(5), limit=1).tolist() == first.tolist()
     assert pool.cached == 2
 
@@ -108,13 +116,12 @@ class Plain:
             del self.cached[block_hash]
         return blocks, gone
 
-    def store(self, blocks: list[int], hashes: list[int]) -> list[bool]:
-        new = []
+    def store(self, blocks: list[int], hashes: list[int]) -> list[int]:
+        known = [position for position, block_hash in enumerate(hashes) if block_hash in self.cached]
         for block, block_hash in zip(blocks, hashes, strict=True):
-            new.append(self.cached.setdefault(block_hash, block) == block)
-            if new[-1]:
+            if self.cached.setdefault(block_hash, block) == block:
                 self.hash[block] = block_hash
-        return new
+        return known
 
     def release(self, blocks: list[int]) -> None:
         for block in reversed(blocks):
@@ -148,19 +155,18 @@ def test_blocks_are_matched_taken_and_given_back_as_in_dictionaries(
         elif count - len(hits) + pool.unused(hits) <= pool.free:
             pool.claim(hits)
             plain.claim(hits.tolist())
-            fresh, gone, at = pool.take(count - len(hits))
-            assert (fresh.tolist(), gone.tolist()) == plain.take(count - len(hits))
-            assert len(at) == len(gone)
+            fresh, gone = taken(pool, count - len(hits))
+            assert (fresh.tolist(), gone) == plain.take(count - len(hits))
             held.append(np.concatenate((hits, fresh)))
-            new = pool.store(fresh, named(*hashes[len(hits) :]))
-            assert new.tolist() == plain.store(fresh.tolist(), hashes[len(hits) :])
+            known = pool.store(fresh, named(*hashes[len(hits) :]))
+            assert known == plain.store(fresh.tolist(), hashes[len(hits) :])
         assert (pool.free, pool.cached) == (len(plain.lru), len(plain.cached))
     if forks_at < len(asks):
         assert everything(original) == before
 
 
-def everything(pool: BlockPool) -> tuple[int, int, list[list[int]]]:
+def everything(pool: BlockPool) -> tuple[int, int, object]:
     """What a pool can be asked."""
     spare = pool.fork()
-    order = [array.tolist() for array in spare.take(spare.free)]
-    return pool.free, pool.cached, order
+    blocks, gone = taken(spare, spare.free)
+    return pool.free, pool.cached, (blocks.tolist(), gone)
