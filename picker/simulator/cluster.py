@@ -127,6 +127,9 @@ class Cluster:
             else:
                 self._now, _, action, argument = pop(heap)
                 action(argument)
+        # What was still to come refers to the cluster, and its indexes reserve gigabytes of address space: with enough
+        # of them waiting for the collector, the process can start no other.
+        heap.clear()
         return Result(self._ended, self._series, self._now, self.stations)
 
     def _at(self, at: float, action: Callable[[Any], None], argument: Any) -> None:

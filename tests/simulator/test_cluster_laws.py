@@ -1,7 +1,9 @@
 """What holds for any cluster, workload and policy: nothing is lost, nothing is left behind, and a seed says it all."""
 
 import dataclasses
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -151,3 +153,16 @@ def test_a_limit_on_waiting_requests_refuses_for_now() -> None:
     jobs = [(0.0, Job(i, 3000, 500, unshared(i + 1, 3000))) for i in range(4)]
     result = cluster(engines=1, limits=Limits(max_waiting=1)).run(Workload("burst", jobs))
     assert sorted(ended.status for ended in result.ended) == [200, 200, 503, 503]
+
+
+def test_a_cluster_that_is_done_is_freed_at_once() -> None:
+    gc.disable()
+    try:
+        done = cluster()
+        done.run(generate("gen:x?rate=20", limit=5))
+        left = weakref.ref(done)
+        del done
+
+        assert left() is None
+    finally:
+        gc.enable()
