@@ -62,7 +62,7 @@ class BlockPool:
 
     @property
     def cached(self) -> int:
-        """Blocks that can be matched, in use or not."""
+        """Blocks that hold something, in use or not, each copy counted."""
         return int(np.count_nonzero(self._links[:-1, _FOLLOWING] != _NOTHING))
 
     def __contains__(self, block_hash: int) -> bool:
@@ -91,14 +91,13 @@ class BlockPool:
         held = _take(self._links, self._hashes, self._heads, blocks, gone, at)
         return gone[:held], at[:held]
 
-    def store(self, blocks: Blocks, hashes: Hashes) -> list[int]:
-        """Make full blocks matchable. Gives the positions of those whose content another block holds already."""
-        known = np.empty(len(blocks), np.int32)
-        positions: list[int] = known[: _store(self._links, self._hashes, self._heads, blocks, hashes, known)].tolist()
-        return positions
+    def store(self, blocks: Blocks, hashes: Hashes) -> None:
+        """Make full blocks matchable. Of blocks with equal content the one stored first is matched."""
+        _store(self._links, self._hashes, self._heads, blocks, hashes)
 
     def release(self, blocks: Blocks) -> None:
-        """One user less for each, the tail first: a prefix outlives what was built on it."""
+        """One user less for each, the tail first: a prefix outlives what was built on it. Blocks that hold nothing
+        are handed out next."""
         self.free += _release(self._links, blocks)
 
     def clear(self) -> bool:
@@ -183,19 +182,18 @@ def _take(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, gone: Has
 
 
 @kernel
-def _store(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, new: Hashes, known: Blocks) -> int:
-    """How many of them were known."""
-    count = 0
+def _store(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, new: Hashes) -> None:
     for i in range(len(blocks)):
-        if _find(links, hashes, heads, new[i]) >= 0:
-            known[count] = i
-            count += 1
-            continue
-        bucket = _bucket(heads, new[i])
-        hashes[blocks[i]] = new[i]
-        links[blocks[i], _FOLLOWING] = heads[bucket]
-        heads[bucket] = blocks[i] + 1
-    return count
+        block, bucket = blocks[i], _bucket(heads, new[i])
+        hashes[block] = new[i]
+        links[block, _FOLLOWING] = 0
+        last = np.int64(heads[bucket]) - 1
+        if last < 0:
+            heads[bucket] = block + 1
+        else:
+            while links[last, _FOLLOWING]:
+                last = np.int64(links[last, _FOLLOWING]) - 1
+            links[last, _FOLLOWING] = block + 1
 
 
 @kernel
@@ -207,9 +205,10 @@ def _release(links: Links, blocks: Blocks) -> int:
         block = blocks[i]
         links[block, _USES] -= 1
         if links[block, _USES] == 0:
-            warmest = links[ends, _OLDER]
-            links[block, _OLDER], links[block, _NEWER] = warmest, ends
-            links[warmest, _NEWER] = links[ends, _OLDER] = block
+            older = ends if links[block, _FOLLOWING] == _NOTHING else links[ends, _OLDER]
+            newer = links[older, _NEWER]
+            links[block, _OLDER], links[block, _NEWER] = older, newer
+            links[older, _NEWER] = links[newer, _OLDER] = block
             freed += 1
     return freed
 

@@ -270,8 +270,10 @@ class Engine:
         hits = self.pool.match(sequence.hashes, (sequence.known - 1) // size)
         cached = len(hits) * size
         new = min(sequence.known - cached, budget)
-        need = -(-(cached + new) // size) - len(hits)
-        return None if need + self.pool.unused(hits) > self.pool.free else (hits, new, need)
+        # Room for all that it has to compute, not for this chunk alone: the chunks behind it would preempt or wait.
+        if -(-sequence.known // size) - len(hits) + self.pool.unused(hits) > self.pool.free:
+            return None
+        return hits, new, -(-(cached + new) // size) - len(hits)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Back to the head of the queue, to be recomputed (from what of it is still cached then)."""
@@ -301,21 +303,13 @@ class Engine:
 
     def _store(self, sequence: Sequence) -> None:
         """Make the blocks matchable that this step fills; as in vLLM, later requests of the same step hit them."""
-        size = self.limits.block_size
-        start, last = sequence.stored // size, sequence.computed // size
+        size, hashes = self.limits.block_size, sequence.hashes
+        first, last = sequence.stored // size, sequence.computed // size
         sequence.stored = last * size
-        known = self.pool.store(sequence.blocks[start:last], sequence.hashes[start:last])
-        if self._events is not None:
-            for end in [start + position for position in known] + [last]:
-                self._record(sequence, start, end)
-                start = end + 1
-
-    def _record(self, sequence: Sequence, start: int, end: int) -> None:
-        """Blocks `start` to `end` of a sequence became matchable."""
-        if self._events is not None and start < end:
-            hashes = sequence.hashes
-            parent = int(hashes[start - 1]) if start else None
-            self._events.append(Stored(hashes[start:end], parent, sequence.request, start))
+        self.pool.store(sequence.blocks[first:last], hashes[first:last])
+        if self._events is not None and first < last:
+            parent = int(hashes[first - 1]) if first else None
+            self._events.append(Stored(hashes[first:last], parent, sequence.request, first))
 
     def _take_events(self) -> tuple[KvEvent, ...]:
         if not self._events:

@@ -128,6 +128,49 @@ def test_short_of_blocks_the_last_admitted_is_preempted_and_recomputed_first() -
     assert order == ["a", "b", "c"]
 
 
+def test_nobody_is_admitted_in_a_step_that_preempted() -> None:
+    engine = small(blocks=5)
+    engine.submit(ask("a", prompt=8, output=12, first=0))
+    step(engine)
+    engine.submit(ask("b", prompt=8, output=12, first=0))
+    for _ in range(4):
+        assert not step(engine).preempted
+    short = step(engine)
+    assert names(short.preempted) == list(engine.waiting) == ["b"]
+    # What `b` lacks now is free: the copy of its second block went, and `a` holds the same.
+    assert engine.pool.free == 1
+    assert chunks(step(engine)) == [("b", 4)]
+
+
+def test_a_prompt_is_admitted_only_where_all_of_it_fits() -> None:
+    engine = small(blocks=10, budget=8)
+    engine.submit(ask("a", prompt=8, output=2))
+    step(engine)
+    engine.submit(ask("b", prompt=36))
+    assert chunks(step(engine)) == []
+    assert chunks(step(engine)) == [("b", 8)]
+
+
+def test_a_hit_on_one_copy_survives_the_eviction_of_another() -> None:
+    engine = small(blocks=4)
+    for name, prompt, first in (("a", 8, 0), ("b", 8, 0), ("c", 8, 100)):
+        engine.submit(ask(name, prompt, first=first))
+        step(engine)
+    again = engine.submit(ask("d", prompt=12, first=0))
+    step(engine)
+    assert again.cached_tokens == 8
+
+
+def test_what_is_half_filled_is_handed_out_before_anything_cached() -> None:
+    engine = small(blocks=3)
+    for name, prompt, first in (("a", 8, 0), ("b", 3, 100), ("c", 3, 200)):
+        engine.submit(ask(name, prompt, first=first))
+        step(engine)
+    again = engine.submit(ask("d", prompt=9, first=0))
+    step(engine)
+    assert again.cached_tokens == 8
+
+
 def test_an_aborted_request_frees_its_blocks_and_emits_nothing() -> None:
     engine = small()
     engine.submit(ask("a", prompt=8, output=5))
@@ -155,6 +198,17 @@ def test_events_tell_what_became_matchable_with_its_parent() -> None:
     engine.submit(request)
     events = [told(step(engine).events) for _ in range(4)]
     assert events == [[([1, 2], None, request, 0)], [], [([3], 2, request, 2)], []]
+
+
+def test_events_tell_of_each_copy() -> None:
+    engine = small(blocks=3)
+    asked = [ask("a", prompt=8, first=0), ask("b", prompt=8, first=0), ask("c", prompt=8, first=100)]
+    seen = []
+    for request in asked:
+        engine.submit(request)
+        seen.append(told(step(engine).events))
+    assert seen[:2] == [[([0, 1], None, asked[0], 0)], [([1], 0, asked[1], 1)]]
+    assert seen[2][0] == ([1, 1],)
 
 
 def test_events_tell_what_was_evicted_before_what_replaced_it() -> None:
