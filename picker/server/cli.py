@@ -12,6 +12,7 @@ from picker.policies.registry import REGISTRY
 from picker.pool.source import BadSource
 from picker.server.config import ConfigError
 from picker.server.engine import engine
+from picker.server.explain_command import explain
 from picker.server.options import ServeOptions
 from picker.server.replay_command import replay
 from picker.server.serve import serve as run_service
@@ -74,6 +75,7 @@ def serve(worker: int | None, policy: str | None, **given: Any) -> None:
 
 
 main.add_command(engine)
+main.add_command(explain)
 main.add_command(replay)
 main.add_command(up)
 main.add_command(validate_engine)
