@@ -29,6 +29,7 @@ def cell(policy: str, seed: int, ttft: float, *, load: float | None = 0.8, **mor
         "goodput": 5.0,
         "prefix_hit_ratio": 0.25,
         "preemptions": 1,
+        "regret_ms": {"mean": 12.5, "p50": 0.0, "p90": 1.0, "p99": 2.0, "picks": 7, "of": "ttft"},
         "requests": 100,
         "completed": 100,
         "engines": [{"type": "h100/llama", "busy_share": 0.5}, {"type": "l40s/llama", "busy_share": 0.875}],
@@ -140,6 +141,8 @@ def test_the_tables_hold_means_over_seeds_and_their_intervals(page: str) -> None
     assert text["td"].count("101") == 2
     assert "400 to 408" in text["small"]
     assert "50 to 88" in text["td"]
+    assert "mean regret (ms of TTFT)" in text["th"]
+    assert text["td"].count("12.5") == 8
 
 
 def test_the_command_that_made_it_is_shown_and_harmless(page: str) -> None:
@@ -249,12 +252,29 @@ def test_a_policy_without_a_single_answer_does_not_win() -> None:
     assert said(cells).startswith("b wins at load 0.8")
 
 
-def test_standings_run_from_random_to_the_best_bound() -> None:
-    cells = replay({"random": 400.0, "halfway": 200.0, "clairvoyant": 120.0, "rollout": 100.0}, loads=(0.8,))
+def test_standings_run_from_random_to_each_bound() -> None:
+    cells = replay({"random": 400.0, "halfway": 200.0, "clairvoyant-ttft": 120.0, "rollout": 100.0}, loads=(0.8,))
 
-    shares = {standing.policy: standing.shares["mean TTFT"] for standing in standings(read_cells(cells))}
+    found = standings(read_cells(cells))
 
-    assert shares == pytest.approx({"random": 0.0, "halfway": 0.5, "clairvoyant": 0.868, "rollout": 1.0}, abs=0.01)
+    to_rollout = {standing.policy: standing.shares["mean TTFT", "rollout"] for standing in found}
+    assert to_rollout == pytest.approx(
+        {"random": 0.0, "halfway": 0.5, "clairvoyant-ttft": 0.868, "rollout": 1.0}, abs=0.01
+    )
+    to_myopic = {standing.policy: standing.shares["mean TTFT", "clairvoyant-ttft"] for standing in found}
+    assert to_myopic["clairvoyant-ttft"] == 1.0
+    assert to_myopic["rollout"] == pytest.approx(1.151, abs=0.001)
+
+
+def test_a_bound_that_did_not_run_at_a_load_says_nothing_there() -> None:
+    cells = replay({"random": 400.0, "clairvoyant-ttft": 100.0}) + replay({"rollout": 50.0}, loads=(0.5,))
+
+    shares = {
+        standing.load: standing.shares for standing in standings(read_cells(cells)) if standing.policy == "random"
+    }
+
+    assert shares["load 0.8"]["mean TTFT", "rollout"] is None
+    assert shares["load 0.8"]["mean TTFT", "clairvoyant-ttft"] == shares["load 0.5"]["mean TTFT", "rollout"] == 0.0
 
 
 def test_without_bounds_there_are_no_standings() -> None:

@@ -29,12 +29,19 @@ class Series(msgspec.Struct, frozen=True):
             raise ValueError("series: an engine's loads are not as many as the times")
 
 
+class Regret(msgspec.Struct, frozen=True):
+    """TTFT in ms that the sampled picks gave away, on the mean; None without any."""
+
+    mean: float | None = None
+
+
 class Cell(Run, frozen=True):
     """One run. What may be missing is left out of the report."""
 
     throughput: float = 0.0
     prefix_hit_ratio: float = 0.0
     preemptions: int = 0
+    regret_ms: Regret | None = None
     engines: list[Engine] = msgspec.field(default_factory=list)
     ttft_grid_ms: list[float] = msgspec.field(default_factory=list)
     """TTFT at evenly spaced quantiles from the smallest to the largest."""

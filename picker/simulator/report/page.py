@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from picker.simulator.report.bounds import Standing, standings
+from picker.simulator.report.bounds import Measure, Standing, standings
 from picker.simulator.report.cells import Cell, Figure, Grid, mean, read_cells
 from picker.simulator.report.headline import DECIDES, headline
 from picker.simulator.verdict import FEWEST_SEEDS, METRICS, Verdict
@@ -29,6 +29,7 @@ COLUMNS = (
     "throughput (requests/s)",
     "prefix hits (% of prompt tokens)",
     "preemptions",
+    "mean regret (ms of TTFT)",
     "busy engines, least to most (% of time)",
     "lost requests (%)",
 )
@@ -103,6 +104,7 @@ def _row(grid: Grid, policy: str, load: str) -> Row:
         _number(mean(cell.throughput for cell in cells)),
         _number(mean(100 * cell.prefix_hit_ratio for cell in cells)),
         _number(mean(float(cell.preemptions) for cell in cells)),
+        _number(mean(None if cell.regret_ms is None else cell.regret_ms.mean for cell in cells)),
         (f"{100 * min(busy):.0f} to {100 * max(busy):.0f}" if busy else "none", ""),
         _number(mean(100 * cell.lost for cell in cells)),
     )
@@ -121,6 +123,6 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _share(standing: Standing, measure: str) -> str:
+def _share(standing: Standing, measure: Measure) -> str:
     share = standing.shares[measure]
     return "none" if share is None else f"{100 * share:.0f} %"
