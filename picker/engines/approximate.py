@@ -16,13 +16,13 @@ from picker.engines.linear_hashing import (
     USED,
     Int,
     Table,
+    bare,
     delete,
     empty_table,
     find,
     insert,
     kernel,
     plain,
-    reserved,
 )
 from picker.engines.rows import Column
 from picker.pool.view import Slots
@@ -72,12 +72,13 @@ class ApproximateIndex:
         self._ttl_s = ttl_s
         self._max_blocks = max_blocks
         self._now = -np.inf
+        table, (holder, newer, older, used_at) = empty_table(max_blocks, np.uint32, np.uint32, np.uint32, np.float64)
         self._uses = _Uses(
-            empty_table(max_blocks),
-            reserved(max_blocks, np.uint32),
-            reserved(max_blocks, np.uint32),
-            reserved(max_blocks, np.uint32),
-            reserved(max_blocks, np.float64),
+            table,
+            holder,
+            newer,
+            older,
+            used_at,
             no_holders(max_blocks),
             _no_slots(64),
             np.zeros(1, np.int64),
@@ -153,7 +154,7 @@ def _no_slots(count: int) -> NDArray[np.int64]:
     return slots
 
 
-@kernel
+@bare
 def _touch(uses: _Uses, slot: int, chain: Chain, now: float, expired: float, max_blocks: int) -> None:
     table, slots = uses.table, uses.slots
     _expire(uses, slot, expired, 2 * len(chain))
@@ -200,7 +201,7 @@ def _matched(uses: _Uses, chain: Chain, slots: Slots, expired: float) -> Column:
     return depths.astype(np.float64)
 
 
-@kernel
+@bare
 def _expire(uses: _Uses, slot: int, expired: float, most: int) -> None:
     """Reclaim the slot's expired blocks, at most `most` of them."""
     for _ in range(most):
@@ -210,13 +211,13 @@ def _expire(uses: _Uses, slot: int, expired: float, most: int) -> None:
         _drop(uses, slot, oldest)
 
 
-@kernel
+@bare
 def _shrink(uses: _Uses, slot: int, held: int) -> None:
     while uses.slots[_HELD, slot] > held:
         _drop(uses, slot, uses.slots[_OLDEST, slot] - 1)
 
 
-@kernel
+@bare
 def _drop(uses: _Uses, slot: int, row: Int) -> None:
     _unlink(uses, slot, row)
     clear_bit(uses.holders, np.int64(uses.holder[row]), slot)
@@ -224,7 +225,7 @@ def _drop(uses: _Uses, slot: int, row: Int) -> None:
     uses.slots[_HELD, slot] -= 1
 
 
-@kernel
+@bare
 def _unlink(uses: _Uses, slot: int, row: Int) -> None:
     newer, older = uses.newer[row], uses.older[row]
     if newer != 0:
@@ -237,7 +238,7 @@ def _unlink(uses: _Uses, slot: int, row: Int) -> None:
         uses.slots[_OLDEST, slot] = newer
 
 
-@kernel
+@bare
 def _push_youngest(uses: _Uses, slot: int, row: Int) -> None:
     before = uses.slots[_NEWEST, slot]
     uses.newer[row] = 0

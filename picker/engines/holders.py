@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import USED, Int, Table, delete, empty_table, find, insert, kernel, reserved
+from picker.engines.linear_hashing import USED, Int, Table, bare, delete, empty_table, find, insert, kernel
 
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -35,10 +35,11 @@ class Holders(NamedTuple):
 
 def no_holders(rows: int) -> Holders:
     """Nobody holds anything; at most `rows` rows."""
-    return Holders(empty_table(rows), reserved(rows, np.uint64))
+    table, (masks,) = empty_table(rows, np.uint64)
+    return Holders(table, masks)
 
 
-@kernel
+@bare
 def row_of(holders: Holders, block: np.uint64, column: Int) -> np.int64:
     """The row for this block and the column's word, made where there is none yet (with no bit set)."""
     row = find(holders.table, block, np.uint32(column >> 6))
@@ -48,7 +49,7 @@ def row_of(holders: Holders, block: np.uint64, column: Int) -> np.int64:
     return row
 
 
-@kernel
+@bare
 def set_bit(holders: Holders, row: Int, column: Int) -> bool:
     """The column holds the row's block. False when it did already."""
     bit = _ONE << np.uint64(column & 63)
@@ -58,7 +59,7 @@ def set_bit(holders: Holders, row: Int, column: Int) -> bool:
     return True
 
 
-@kernel
+@bare
 def clear_bit(holders: Holders, row: Int, column: Int) -> None:
     """The column holds the row's block no longer; a row that nobody needs is freed."""
     holders.masks[row] &= ~(_ONE << np.uint64(column & 63))
@@ -102,7 +103,7 @@ def leading(holders: Holders, chain: NDArray[np.uint64], columns: NDArray[np.int
     return out
 
 
-@kernel
+@bare
 def _reach(depth: NDArray[np.int64], word: Int, bits: np.uint64, reached: int) -> None:
     """Write `reached` for every column of `word` whose bit is set."""
     while bits != np.uint64(0):

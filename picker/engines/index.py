@@ -19,13 +19,13 @@ from picker.engines.linear_hashing import (
     USED,
     Int,
     Table,
+    bare,
     delete,
     empty_table,
     find,
     insert,
     kernel,
     plain,
-    reserved,
 )
 from picker.engines.rows import Column
 from picker.pool.view import Slots
@@ -78,10 +78,11 @@ class PrefixIndex:
         if not 1 <= max_pairs <= 1 << 30:
             raise ValueError("max_pairs must be in 1..2**30")
         rows = max_pairs + 1  # the last pair may bring a row with _EXTRA
+        table, (holder, copies) = empty_table(rows, np.uint32, np.uint32)
         self._pairs = _Pairs(
-            empty_table(rows),
-            reserved(rows, np.uint32),
-            reserved(rows, np.uint32),
+            table,
+            holder,
+            copies,
             no_holders(rows),
             np.zeros(64, np.int64),
             np.zeros(64, np.bool_),
@@ -202,7 +203,7 @@ class PrefixIndex:
             self._free += emptied
 
 
-@kernel
+@bare
 def _store(pairs: _Pairs, column: int, keys: Keys, blocks: Chain) -> None:
     table, state = pairs.table, pairs.state
     for i in range(len(keys)):
@@ -228,7 +229,7 @@ def _store(pairs: _Pairs, column: int, keys: Keys, blocks: Chain) -> None:
         pairs.column_pairs[column] += 1
 
 
-@kernel
+@bare
 def _remove(pairs: _Pairs, column: int, keys: Keys) -> None:
     for key in keys:
         row = find(pairs.table, key, np.uint32(column))
@@ -239,7 +240,7 @@ def _remove(pairs: _Pairs, column: int, keys: Keys) -> None:
                 _drop(pairs, row)
 
 
-@kernel
+@bare
 def _drop(pairs: _Pairs, row: Int) -> None:
     """Forget a pair, and its column's hold on the block unless another key of the column names it."""
     table, holder = pairs.table, np.int64(pairs.holder[row])
@@ -260,7 +261,7 @@ def _drop(pairs: _Pairs, row: Int) -> None:
         pairs.state[_EMPTIED] += 1
 
 
-@kernel
+@bare
 def _turn(pairs: _Pairs, evict: bool) -> None:
     """Move the hand by one row: a retired pair is dropped, any other one only to `evict` it."""
     table, state = pairs.table, pairs.state
@@ -278,13 +279,13 @@ def _turn(pairs: _Pairs, evict: bool) -> None:
         state[_EVICTED] += 1
 
 
-@kernel
+@bare
 def _sweep(pairs: _Pairs, rows: int) -> None:
     for _ in range(rows):
         _turn(pairs, False)
 
 
-@kernel
+@bare
 def _block(pairs: _Pairs, column: int, key: np.uint64) -> tuple[np.uint64, bool]:
     row = find(pairs.table, key, np.uint32(column))
     if row < 0:

@@ -2,12 +2,13 @@
 
 Linear hashing (Litwin 1980): each insertion beyond one row per bucket splits one bucket, so that the table grows a
 row at a time and no insertion ever waits for a rehash. Rows lie densely in creation order and freed ones are reused;
-what a row holds beside its key is up to the caller, in arrays of his own indexed by row. All arrays are reserved at
-their full length at once and resident only as far as they are used.
+what a row holds beside its key is up to the caller. The fields of a row lie side by side in memory, since each row met
+is a cache miss; kernels see each field as an array of its own. All memory is reserved at once and resident only as far
+as it is used.
 """
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 Int = int | np.int64
 """What kernels count with: numba makes a signed 64-bit number of either."""
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+_BARE: dict[str, Any] = {"cache": True, "_nrt": False}
 
 FREE = np.uint32(0xFFFF_FFFF)
 """Tag of a row that is not in use; no caller may use it."""
@@ -49,6 +52,12 @@ def kernel(function: Kernel) -> Kernel:
     return cast(Kernel, njit(cache=True)(function))
 
 
+def bare(function: Kernel) -> Kernel:
+    """As `kernel`, for what makes no array: without the count of who uses each array that is handed on, which costs
+    more than looking a row up."""
+    return cast(Kernel, njit(**_BARE)(function))
+
+
 def plain(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The array as kernels were compiled for it: a read-only or strided one would make numba compile them anew."""
     return array if array.flags.carray else np.array(array)
@@ -60,18 +69,21 @@ def reserved(rows: int, dtype: type[np.generic]) -> NDArray[Any]:
     return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype)
 
 
-def empty_table(rows: int) -> Table:
-    """A table for at most `rows` rows, below 2**32."""
-    return Table(
-        reserved(rows, np.uint32),
-        reserved(rows, np.uint64),
-        reserved(rows, np.uint32),
-        reserved(rows, np.uint32),
-        np.array([0, 0, 0, 1, 1], np.int64),
-    )
+def interleaved(rows: int, dtypes: Sequence[type[np.generic]]) -> tuple[NDArray[Any], ...]:
+    """Zeros as of `reserved`, one array per field, the fields of a row side by side."""
+    fields = np.dtype([(str(i), dtype) for i, dtype in enumerate(dtypes)], align=True)
+    size = max(rows, 1) * fields.itemsize
+    whole = np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), fields)
+    return tuple(whole[str(i)] for i in range(len(dtypes)))
 
 
-@kernel
+def empty_table(rows: int, *more: type[np.generic]) -> tuple[Table, tuple[NDArray[Any], ...]]:
+    """A table for at most `rows` rows, below 2**32, and one array for each field more that a row is to have."""
+    keys, tags, following, *fields = interleaved(rows, (np.uint64, np.uint32, np.uint32, *more))
+    return Table(reserved(rows, np.uint32), keys, tags, following, np.array([0, 0, 0, 1, 1], np.int64)), tuple(fields)
+
+
+@bare
 def find(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
     """The row, or -1."""
     row = np.int64(table.heads[_bucket(table, key, tag)]) - 1
@@ -80,7 +92,7 @@ def find(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
     return row
 
 
-@kernel
+@bare
 def insert(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
     """A new row. The key must be absent, and the table not full."""
     state = table.state
@@ -99,7 +111,7 @@ def insert(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
     return np.int64(row)
 
 
-@kernel
+@bare
 def delete(table: Table, row: Int) -> None:
     """Free a row that is in use."""
     heads, following, state = table.heads, table.following, table.state
@@ -117,7 +129,7 @@ def delete(table: Table, row: Int) -> None:
     state[LIVE] -= 1
 
 
-@kernel
+@bare
 def _bucket(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
     """Where a row belongs: both parts of its key, mixed (the finaliser of MurmurHash3)."""
     mixed = key ^ (np.uint64(tag) * np.uint64(0x9E3779B97F4A7C15))
@@ -130,14 +142,14 @@ def _bucket(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
     return bucket if bucket < table.state[BUCKETS] else bucket & (table.state[MASK] >> 1)
 
 
-@kernel
+@bare
 def _push(table: Table, row: Int) -> None:
     bucket = _bucket(table, table.keys[row], table.tags[row])
     table.following[row] = table.heads[bucket]
     table.heads[bucket] = row + 1
 
 
-@kernel
+@bare
 def _split(table: Table) -> None:
     """One bucket more: it takes its rows from the one that has stood in for it."""
     state = table.state
