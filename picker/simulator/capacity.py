@@ -28,9 +28,9 @@ class NoCapacity(ValueError):
     """However slow or fast the arrivals, the bound is always or never met."""
 
 
-def idle_ttft_ms(row: StepTime, prompt_tokens: int, limits: Limits) -> float:
-    """TTFT of a prompt alone on an idle engine, chunk by chunk, nothing cached."""
-    total, done = 0.0, 0
+def idle_ttft_ms(row: StepTime, prompt_tokens: int, limits: Limits, cached: int = 0) -> float:
+    """TTFT of a prompt alone on an idle engine, chunk by chunk, of which so many tokens are cached."""
+    total, done = 0.0, min(cached, prompt_tokens - 1)
     while done < prompt_tokens:
         new = min(limits.max_num_batched_tokens, prompt_tokens - done)
         total += row.ms(new, new * (done + new / 2), 0, 0, done)

@@ -1,15 +1,19 @@
 """The true next arrivals, played out once for each engine that a request could go to.
 
-In every such future the later arrivals are picked for by LMetric's product (arXiv 2603.15202) on the engines' true
-state, at the moment when they reach them. Futures of one pick share nothing but the pools below their forks.
+In every such future the later arrivals go where the least work is in ms, by the engines' true state at the moment when
+they get there. A rule that is blind to the engines' speed would make futures as bad as itself. A future is left as soon
+as it is sure to be worse than another one.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
+from picker.simulator.blocks import Hashes
+from picker.simulator.capacity import idle_ttft_ms
 from picker.simulator.foresight import Moment
 from picker.simulator.sequence import EngineRequest, Refused
 from picker.simulator.station import Station
@@ -24,25 +28,26 @@ class _Lane:
     owed: dict[str, int]
     """Uncached prompt tokens of each request here whose first token has not come; `queued` is their sum."""
     queued: int
-    awaited: dict[str, float] = field(default_factory=dict)
-    """When the requests arrived whose TTFT counts and is still open."""
+    awaited: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Requests whose TTFT counts and is still open: when they arrived, and what it is at least."""
     ttft_ms: float = 0.0
     """Sum of those that are known."""
 
     def new_tokens(self, request: EngineRequest) -> int:
-        size = self.fork.engine.limits.block_size
-        return request.prompt_tokens - size * len(
-            self.fork.engine.pool.match(request.hashes, (request.prompt_tokens - 1) // size)
-        )
+        return _uncached(self.fork, request.hashes, request.prompt_tokens)
 
-    def product(self, request: EngineRequest) -> float:
-        """LMetric's cost; inf where the request can never fit."""
+    def work_ms(self, request: EngineRequest) -> float:
+        """One step of all that is owed and what this request adds, beside the running sequences; inf where it can never
+        fit."""
         engine = self.fork.engine
         if request.prompt_tokens + request.output_tokens > engine.max_model_len:
             return math.inf
-        return (self.queued + self.new_tokens(request)) * (len(engine.running) + len(engine.waiting) + 1)
+        new = self.new_tokens(request)
+        hit = request.prompt_tokens - new
+        context = sum(sequence.computed for sequence in engine.running)
+        return engine.step_time.ms(self.queued + new, new * (hit + new / 2), context, len(engine.running), hit)
 
-    def take(self, request: EngineRequest, arrived_ms: float, now_ms: float) -> bool:
+    def take(self, request: EngineRequest, arrived_ms: float, now_ms: float, least_ms: float) -> bool:
         """Hand the request over; False when it is refused."""
         new = self.new_tokens(request)
         try:
@@ -51,7 +56,7 @@ class _Lane:
             return False
         self.owed[request.id] = new
         self.queued += new
-        self.awaited[request.id] = arrived_ms
+        self.awaited[request.id] = arrived_ms, least_ms
         return True
 
     def play(self, until_ms: float) -> None:
@@ -64,9 +69,21 @@ class _Lane:
             if sequence.generated == 1:
                 key = sequence.request.id
                 self.queued -= self.owed.pop(key, 0)
-                arrived_ms = self.awaited.pop(key, None)
-                if arrived_ms is not None:
-                    self.ttft_ms += now - arrived_ms
+                if key in self.awaited:
+                    self.ttft_ms += now - self.awaited.pop(key)[0]
+
+    def sure_ms(self, now_ms: float) -> float:
+        """What the sum of TTFT comes to at least."""
+        return self.ttft_ms + sum(max(now_ms - arrived, least) for arrived, least in self.awaited.values())
+
+
+class _Ahead(NamedTuple):
+    """One arrival of the trace."""
+
+    at_ms: float
+    request: EngineRequest
+    cached: int
+    """Prompt tokens that some engine may hold, had nothing ever been evicted."""
 
 
 class Rollout:
@@ -75,63 +92,80 @@ class Rollout:
     def __init__(self, arrivals: Sequence[Arrival], horizon: int) -> None:
         self._arrivals = iter(arrivals)
         self._horizon = horizon
-        self._ahead: deque[tuple[float, EngineRequest]] = deque()
+        self._ahead: deque[_Ahead] = deque()
         """The request that is picked for, and what follows."""
+        self._seen: set[int] = set()
+        """Block ids of all that arrived."""
 
     def costs(self, moment: Moment) -> list[float]:
         """Mean TTFT in ms over the request and the next arrivals, by row; of futures that were left because another one
         is better, what was sure by then. Inf where the engine is down or would refuse the request."""
         self._look_ahead(moment)
         base = {station: _owed(moment.forked(station)) for station in moment.rows if station.alive}
-        likely = sorted(base, key=lambda at: _Lane(at, {}, sum(base[at].values())).product(moment.asked))
+        likely = sorted(base, key=lambda at: _Lane(at, {}, sum(base[at].values())).work_ms(moment.asked))
+        least = [_least_ms(ahead, base) + moment.signals.decision_ms for ahead in self._ahead]
         values: dict[Station, float] = {}
         for station in likely:
-            values[station] = self._future(moment, station, base, min(values.values(), default=math.inf))
+            values[station] = self._future(moment, station, base, least, min(values.values(), default=math.inf))
         return [values.get(station, math.inf) for station in moment.rows]
 
     def _look_ahead(self, moment: Moment) -> None:
-        size = moment.rows[0].engine.limits.block_size
-        while not self._ahead or self._ahead[0][1].id != moment.asked.id or len(self._ahead) <= self._horizon:
-            if self._ahead and self._ahead[0][1].id != moment.asked.id:
+        while not self._ahead or self._ahead[0].request.id != moment.asked.id or len(self._ahead) <= self._horizon:
+            if self._ahead and self._ahead[0].request.id != moment.asked.id:
                 self._ahead.popleft()
                 continue
             at, job = next(self._arrivals, (0.0, None))
             if job is None:
                 return
-            hashes = chain(job, size)
-            self._ahead.append((at, EngineRequest(str(job.index), job.prompt_tokens, job.output_tokens, hashes)))
+            ids = [i for first, count in job.runs.tolist() for i in range(first, first + count)]
+            known = next((place for place, i in enumerate(ids) if i not in self._seen), len(ids))
+            self._seen.update(ids)
+            hashes = chain(job, moment.rows[0].engine.limits.block_size)
+            request = EngineRequest(str(job.index), job.prompt_tokens, job.output_tokens, hashes)
+            self._ahead.append(_Ahead(at, request, known * job.id_tokens))
 
-    def _future(self, moment: Moment, chosen: Station, base: dict[Station, dict[str, int]], best: float) -> float:
-        lanes = [_Lane(moment.forked(station), dict(owed), sum(owed.values())) for station, owed in base.items()]
-        own = lanes[list(base).index(chosen)]
-        if not own.take(moment.asked, moment.now_ms, moment.due_ms):
+    def _future(
+        self, moment: Moment, chosen: Station, base: Mapping[Station, dict[str, int]], least: list[float], best: float
+    ) -> float:
+        lanes = {station: _Lane(moment.forked(station), dict(o), sum(o.values())) for station, o in base.items()}
+        if not lanes[chosen].take(moment.asked, moment.now_ms, moment.due_ms, least[0]):
             return math.inf
-        taken = 1
-        for arrived_ms, request in islice(self._ahead, 1, None):
+        taken, count = 1, len(least)
+        to_come = sum(least[1:])
+        for (arrived_ms, request, _), least_ms in zip(islice(self._ahead, 1, None), least[1:], strict=True):
             now = arrived_ms + moment.signals.decision_ms
-            for lane in lanes:
+            for lane in lanes.values():
                 lane.play(now)
-            if (sure := _sure_ms(lanes, now)) > best * (len(self._ahead)):
-                return sure / len(self._ahead)
-            least = min(lanes, key=lambda lane: lane.product(request))
-            taken += least.take(request, arrived_ms, now)
-        for lane in lanes:
+            sure = to_come + sum(lane.sure_ms(now) for lane in lanes.values())
+            if sure > best * count:
+                return sure / count
+            to_come -= least_ms
+            taken += min(lanes.values(), key=lambda lane: lane.work_ms(request)).take(
+                request, arrived_ms, now, least_ms
+            )
+        for lane in lanes.values():
             while lane.awaited:
                 lane.step()
-        return sum(lane.ttft_ms for lane in lanes) / taken + moment.signals.response_ms
+        return sum(lane.ttft_ms for lane in lanes.values()) / taken + moment.signals.response_ms
 
 
-def _sure_ms(lanes: Iterable[_Lane], now_ms: float) -> float:
-    """What the sum of TTFT has come to by now, at least."""
-    return sum(lane.ttft_ms + sum(now_ms - arrived for arrived in lane.awaited.values()) for lane in lanes)
+def _least_ms(ahead: _Ahead, stations: Iterable[Station]) -> float:
+    """TTFT on the fastest engine, were it idle and held all that it could."""
+    engines = {station.engine.step_time: station.engine for station in stations}.values()
+    prompt = ahead.request.prompt_tokens
+    return min(idle_ttft_ms(engine.step_time, prompt, engine.limits, ahead.cached) for engine in engines)
+
+
+def _uncached(station: Station, hashes: Sequence[int] | Hashes, tokens: int) -> int:
+    """How many of the leading tokens the engine would compute."""
+    size = station.engine.limits.block_size
+    return tokens - size * len(station.engine.pool.match(hashes, (tokens - 1) // size))
 
 
 def _owed(fork: Station) -> dict[str, int]:
     """Uncached prompt tokens of each request on the engine whose first token has not come."""
-    size = fork.engine.limits.block_size
     owed = {s.request.id: s.known - s.computed for s in fork.engine.running if not s.generated}
-    for key, waiting in fork.engine.waiting.items():
-        if not waiting.generated:
-            hits = fork.engine.pool.match(waiting.hashes, (waiting.known - 1) // size)
-            owed[key] = waiting.known - size * len(hits)
-    return owed
+    waiting = {
+        s.request.id: _uncached(fork, s.hashes, s.known) for s in fork.engine.waiting.values() if not s.generated
+    }
+    return owed | waiting
