@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import Int, kernel
+from picker.engines.linear_hashing import Int, bare
 
 Blocks = NDArray[np.int32]
 """Numbers of blocks, shape (n,)."""
@@ -115,17 +115,29 @@ class BlockPool:
         return other
 
 
+def warm() -> None:
+    """Compile every kernel, on a pool of its own."""
+    pool, hashes = BlockPool(3), np.arange(5, 8, dtype=np.uint64)
+    for blocks in (np.empty(3, np.int32), np.empty(2, np.int32)):
+        pool.take(blocks)
+        pool.store(blocks, hashes[: len(blocks)])
+        pool.release(blocks)
+    hits = pool.match(hashes, 3)
+    pool.unused(hits)
+    pool.claim(hits)
+
+
 # Arrays come one by one and results go into arrays of the caller: a tuple on the way in or an array on the way out
 # costs as much as the kernel itself.
 
 
-@kernel
+@bare
 def _bucket(heads: Blocks, block_hash: np.uint64) -> np.int64:
     """Fibonacci hashing, since block ids follow on one another."""
     return np.int64((block_hash * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(heads) - 1)
 
 
-@kernel
+@bare
 def _find(links: Links, hashes: Hashes, heads: Blocks, block_hash: np.uint64) -> np.int64:
     """The block that holds this, or -1."""
     block = np.int64(heads[_bucket(heads, block_hash)]) - 1
@@ -134,7 +146,7 @@ def _find(links: Links, hashes: Hashes, heads: Blocks, block_hash: np.uint64) ->
     return block
 
 
-@kernel
+@bare
 def _match(links: Links, hashes: Hashes, heads: Blocks, wanted: Hashes, blocks: Blocks) -> int:
     for i in range(len(blocks)):
         block = _find(links, hashes, heads, wanted[i])
@@ -144,7 +156,7 @@ def _match(links: Links, hashes: Hashes, heads: Blocks, wanted: Hashes, blocks: 
     return len(blocks)
 
 
-@kernel
+@bare
 def _unused(links: Links, blocks: Blocks) -> int:
     unused = 0
     for block in blocks:
@@ -152,7 +164,7 @@ def _unused(links: Links, blocks: Blocks) -> int:
     return unused
 
 
-@kernel
+@bare
 def _claim(links: Links, blocks: Blocks) -> int:
     """How many of them nobody used."""
     before = 0
@@ -164,7 +176,7 @@ def _claim(links: Links, blocks: Blocks) -> int:
     return before
 
 
-@kernel
+@bare
 def _take(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, gone: Hashes, at: Blocks) -> int:
     """How many of them held something."""
     ends = len(hashes)
@@ -181,7 +193,7 @@ def _take(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, gone: Has
     return held
 
 
-@kernel
+@bare
 def _store(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, new: Hashes) -> None:
     for i in range(len(blocks)):
         block, bucket = blocks[i], _bucket(heads, new[i])
@@ -196,7 +208,7 @@ def _store(links: Links, hashes: Hashes, heads: Blocks, blocks: Blocks, new: Has
             links[last, _FOLLOWING] = block + 1
 
 
-@kernel
+@bare
 def _release(links: Links, blocks: Blocks) -> int:
     """How many of them nobody uses any more."""
     ends = len(links) - 1
@@ -213,14 +225,14 @@ def _release(links: Links, blocks: Blocks) -> int:
     return freed
 
 
-@kernel
+@bare
 def _unlink(links: Links, block: Int) -> None:
     newer, older = links[block, _NEWER], links[block, _OLDER]
     links[newer, _OLDER] = older
     links[older, _NEWER] = newer
 
 
-@kernel
+@bare
 def _forget(links: Links, hashes: Hashes, heads: Blocks, block: Int) -> None:
     """The block holds nothing any more."""
     bucket = _bucket(heads, hashes[block])

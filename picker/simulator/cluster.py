@@ -261,11 +261,12 @@ class Cluster:
             news = station.news
             if not news or news[0][0] > seen_to:
                 continue
-            position = by_address.get(station.address)
+            events = []
             while news and news[0][0] <= seen_to:
-                _, events = news.popleft()
-                if position is not None:
-                    publish(events, self.index, int(slots[position]))
+                events.append(news.popleft()[1])
+            position = by_address.get(station.address)
+            if position is not None:
+                publish(events, self.index, int(slots[position]))
 
     def _scrape(self, watch: tuple[Station, int, Tick]) -> None:
         station, slot, tick = watch

@@ -13,6 +13,9 @@ every decode moves in every step, and at most one sequence (the last admitted) i
 
 from collections import OrderedDict
 from copy import copy
+from itertools import groupby
+
+import numpy as np
 
 from picker.simulator.blocks import BlockPool, Blocks
 from picker.simulator.sequence import (
@@ -175,11 +178,14 @@ class Engine:
 
     def decode_steps(self) -> int:
         """How many of the next steps are sure to be alike: one token for each running sequence, nobody admitted,
-        finished (before the last of them) or preempted. 0 when the next step has to be scheduled."""
+        finished (before the last of them) or preempted, and no block stored that a prompt could name. 0 when the next
+        step has to be scheduled."""
         steps = 1 << 30
         for sequence in self.running:
             left = sequence.end - sequence.known
             if sequence.known - sequence.computed != 1 or sequence.known == sequence.request.prompt_tokens:
+                return 0
+            if sequence.named:
                 return 0
             if left < steps:
                 steps = left
@@ -196,20 +202,27 @@ class Engine:
         first = self.step_time.ms(count, 0.0, total, count, 0, longest)
         return first, self.step_time.ms(count, 0.0, total + count, count, 0, longest + 1) - first
 
-    def decode(self, steps: int) -> tuple[list[Sequence], tuple[KvEvent, ...]]:
-        """Run that many steps (at most `decode_steps`) at once; gives who finished in the last one, and the KV events.
+    def decode(self, steps: int) -> tuple[list[Sequence], list[tuple[int, Removed]]]:
+        """Run that many steps (at most `decode_steps`) at once; gives who finished in the last one, and what was
+        evicted, each time with the number of the step, from 1.
 
-        The result is that of as many calls of `schedule` and `complete`, but for the names of blocks.
+        The result is that of as many calls of `schedule` and `complete`, but for who has which of the blocks taken.
         """
         size = self.limits.block_size
+        growing: list[tuple[Sequence, int]] = []
+        taken_at: list[int] = []
         for sequence in self.running:
+            before, held = sequence.computed, sequence.held
             sequence.computed += steps
             sequence.known += steps
-            need = -(-sequence.computed // size) - sequence.held
-            if need > 0:
-                self._take(sequence, need)
+            if sequence.computed > held * size:
+                in_steps = range(held * size - before + 1, steps + 1, size)
+                growing.append((sequence, len(in_steps)))
+                taken_at += in_steps
+        evicted = self._share_out(growing, taken_at) if growing else []
+        for sequence in self.running:
             if sequence.computed - sequence.stored >= size:
-                self._store(sequence)
+                self._store(sequence, told=False)
         finished = [sequence for sequence in self.running if sequence.known >= sequence.end]
         for sequence in finished:
             self.running.remove(sequence)
@@ -219,7 +232,26 @@ class Engine:
         self.counters.computed_tokens += tokens
         self.counters.generation_tokens += tokens
         self.counters.finished_requests += len(finished)
-        return finished, self._take_events()
+        return finished, evicted
+
+    def _share_out(self, growing: list[tuple[Sequence, int]], taken_at: list[int]) -> list[tuple[int, Removed]]:
+        """Give each of these so many blocks, taken in these steps; gives what was evicted, by step."""
+        blocks = np.empty(len(taken_at), np.int32)
+        gone, positions = self.pool.take(blocks)
+        start = 0
+        for sequence, count in growing:
+            sequence.room(count)[:] = blocks[start : start + count]
+            start += count
+        if self._events is None or not len(gone):
+            return []
+        taken_at.sort()
+        steps = [taken_at[position] for position in positions.tolist()]
+        evicted, start = [], 0
+        for step, same in groupby(steps):
+            end = start + sum(1 for _ in same)
+            evicted.append((step, Removed(gone[start:end])))
+            start = end
+        return evicted
 
     def _admissible(self) -> bool:
         """Whether the first waiting sequence could begin beside the running ones, each of which takes one token."""
@@ -301,13 +333,13 @@ class Engine:
         if self._events is not None and len(gone):
             self._events.append(Removed(gone))
 
-    def _store(self, sequence: Sequence) -> None:
+    def _store(self, sequence: Sequence, *, told: bool = True) -> None:
         """Make the blocks matchable that this step fills; as in vLLM, later requests of the same step hit them."""
         size, hashes = self.limits.block_size, sequence.hashes
         first, last = sequence.stored // size, sequence.computed // size
         sequence.stored = last * size
         self.pool.store(sequence.blocks[first:last], hashes[first:last])
-        if self._events is not None and first < last:
+        if told and self._events is not None and first < last:
             parent = int(hashes[first - 1]) if first else None
             self._events.append(Stored(hashes[first:last], parent, sequence.request, first))
 

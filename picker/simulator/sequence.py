@@ -72,6 +72,7 @@ class Sequence:
         "held",
         "known",
         "live",
+        "named",
         "preemptions",
         "request",
         "stored",
@@ -93,6 +94,8 @@ class Sequence:
         """Its KV blocks, in the first `held` places."""
         self.held = 0
         given = np.asarray(request.hashes, np.uint64)
+        self.named = len(given) > request.prompt_tokens // block_size
+        """Whether generated blocks have given hashes, which later prompts may share."""
         unseen = np.arange(len(given), most, dtype=np.uint64) + np.uint64(UNSEEN + number * _MOST_BLOCKS)
         self.hashes: Hashes = np.concatenate((given, unseen))
         self.cached_tokens: int | None = None

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
+
+import numpy as np
 
 from picker.engines.index import PrefixIndex
 from picker.engines.metrics import EngineSample
 from picker.simulator.blocks import Hashes
 from picker.simulator.engine import Engine
-from picker.simulator.sequence import UNSEEN, Cleared, KvEvent, Removed, Stored
+from picker.simulator.sequence import UNSEEN, Cleared, KvEvent, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,15 @@ def sample_of(engine: Engine) -> EngineSample:
 
 def publish(events: Iterable[KvEvent], index: PrefixIndex, slot: int) -> None:
     """Bring an engine's KV events into the index. Its block hashes are those of the requests' chains."""
-    for event in events:
-        match event:
-            case Stored(hashes, _, _, _):
-                keys = _prompt_blocks(hashes)
-                index.store(slot, keys, keys)
-            case Removed(hashes):
-                index.remove(slot, _prompt_blocks(hashes))
-            case Cleared():
-                index.clear(slot)
+    for kind, same in groupby(events, type):
+        if kind is Cleared:
+            index.clear(slot)
+            continue
+        keys = _prompt_blocks(np.concatenate([event.hashes for event in same if not isinstance(event, Cleared)]))
+        if kind is Stored:
+            index.store(slot, keys, keys)
+        else:
+            index.remove(slot, keys)
 
 
 def _prompt_blocks(hashes: Hashes) -> Hashes:

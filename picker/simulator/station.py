@@ -23,8 +23,9 @@ class Station:
         "_begun_ms",
         "_first_ms",
         "_growth_ms",
-        "_left",
+        "_played",
         "_step",
+        "_steps",
         "address",
         "alive",
         "busy_ms",
@@ -45,12 +46,13 @@ class Station:
         """When `end` is due; IDLE when there is nothing to do."""
         self.busy_ms = 0.0
         """Time spent in steps that have ended."""
-        self.news: deque[tuple[float, tuple[KvEvent, ...]]] = deque()
-        """KV events, with the time at which the step ended that brought them. Taken by the caller."""
+        self.news: deque[tuple[float, KvEvent]] = deque()
+        """KV events about prompts, with the time at which the step ended that brought them. Taken by the caller."""
         self._step: Step | None = None
         self._begun_ms = 0.0
+        # A run: its steps, how many of them were played, duration of the first and growth from one to the next.
+        self._steps = self._played = 0
         self._first_ms = self._growth_ms = 0.0
-        self._left = 0
 
     def fork(self) -> "Station":
         """This station as it would go on, with `Engine.fork`; this one is left as it is."""
@@ -75,18 +77,18 @@ class Station:
 
     def settle(self, now: float) -> None:
         """Play the steps of a run that have ended by `now`; who finishes is left to `end`."""
-        steps = min(self._steps_within(now - self._begun_ms), self._left - 1)
-        if steps > 0:
-            self._play(steps)
+        ended = self._ended_by(now)
+        if ended > self._played:
+            self._play(ended)
 
     def cut(self, now: float) -> None:
         """End a run with the step that is in progress at `now`; `ends_ms` may change. A single step goes on."""
-        if self._left < 2:
+        if self._steps - self._played < 2:
             return
         self.settle(now)
-        if self._left > 1:
-            self._left = 1 if self._begun_ms < now else 0
-            self.ends_ms = self._begun_ms + self._left * self._first_ms
+        if self._steps - self._played > 1:
+            self._steps = self._played + (self._end_ms(self._played) < now)
+            self.ends_ms = self._end_ms(self._steps)
 
     def end(self) -> list[Sequence]:
         """The step or run is over, at `ends_ms`: who got a token in its last step (in a run, only who finished).
@@ -95,10 +97,10 @@ class Station:
         if self._step is not None:
             step, self._step = self._step, None
             emitted = self.engine.complete(step)
-            self._tell(now, step.events)
+            self.news.extend((now, event) for event in step.events)
             self.busy_ms += now - self._begun_ms
         else:
-            emitted = self._play(self._left) if self._left else []
+            emitted = self._play(self._steps) if self._steps > self._played else []
         self._begin(now)
         return emitted
 
@@ -106,42 +108,38 @@ class Station:
         """Everything is lost; the engine is never used again."""
         self.alive = False
         self.ends_ms = IDLE
-        self._left = 0
+        self._steps = self._played = 0
         self._step = None
         self.news.clear()
 
     def _begin(self, now: float) -> None:
         engine = self.engine
         self._begun_ms = now
-        self._left = engine.decode_steps() if engine.running else 0
-        if self._left > 1:
+        self._played = 0
+        self._steps = engine.decode_steps() if engine.running else 0
+        if self._steps > 1:
             self._first_ms, self._growth_ms = engine.decode_ms()
-            self.ends_ms = now + self._ms(self._left)
+            self.ends_ms = self._end_ms(self._steps)
             return
-        self._left = 0
+        self._steps = 0
         self._step = engine.schedule()
         self.ends_ms = IDLE if self._step is None else now + self._step.duration_ms
 
-    def _play(self, steps: int) -> list[Sequence]:
-        finished, events = self.engine.decode(steps)
-        took = self._ms(steps)
-        self._begun_ms += took
-        self.busy_ms += took
-        self._first_ms += steps * self._growth_ms
-        self._left -= steps
-        self._tell(self._begun_ms, events)
+    def _play(self, until: int) -> list[Sequence]:
+        """Play the run up to and with this step."""
+        played = self._played
+        finished, evicted = self.engine.decode(until - played)
+        self.news.extend((self._end_ms(played + step), event) for step, event in evicted)
+        self.busy_ms += self._end_ms(until) - self._end_ms(played)
+        self._played = until
         return finished
 
-    def _tell(self, at: float, events: tuple[KvEvent, ...]) -> None:
-        if events:
-            self.news.append((at, events))
+    def _end_ms(self, step: int) -> float:
+        """When so many steps of the run have ended. The same however often one looks in between."""
+        return self._begun_ms + step * (self._first_ms + self._growth_ms * (step - 1) / 2)
 
-    def _ms(self, steps: int) -> float:
-        """Duration of the next so many steps of the run."""
-        return steps * (self._first_ms + self._growth_ms * (steps - 1) / 2)
-
-    def _steps_within(self, span_ms: float) -> int:
-        """Steps of the run that end within so many ms."""
-        if self._left < 2 or span_ms < self._first_ms:
+    def _ended_by(self, now: float) -> int:
+        """Steps of the run that have ended by `now`, the last one left out."""
+        if self._steps < 2 or now < self._begun_ms + self._first_ms:
             return 0
-        return bisect_right(range(self._left + 1), span_ms, key=self._ms) - 1
+        return bisect_right(range(1, self._steps), now, key=self._end_ms)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from picker.simulator.engine import Engine
 from picker.simulator.replay import replay
-from picker.simulator.sequence import EngineRequest, Limits
+from picker.simulator.sequence import UNSEEN, Cleared, EngineRequest, KvEvent, Limits
 from picker.simulator.station import IDLE, Station
 from picker.simulator.steptime import load_row
 
@@ -58,6 +58,52 @@ def test_runs_are_indistinguishable_from_single_steps(asked: Arrivals, seqs: int
         assert abs(ended[name][0] - timing.ended_ms) < 1e-6
     assert station.engine.counters == single.counters
     assert station.engine.pool.free == BLOCKS
+
+
+@given(arrivals(), st.integers(1, 5), st.lists(st.floats(0, 1000), max_size=20))
+def test_what_a_run_evicts_is_told_with_the_step_that_did_it(asked: Arrivals, seqs: int, looks: list[float]) -> None:
+    limits = Limits(block_size=SIZE, max_num_seqs=seqs, max_num_batched_tokens=8 + seqs)
+    asked = [(at, request) for at, request in asked if fits(request)]
+    single = told_step_by_step(Engine(ROW, limits, kv_tokens=BLOCKS * SIZE, events=True), asked)
+    station = Station("a", Engine(ROW, limits, kv_tokens=BLOCKS * SIZE, events=True))
+    todo = sorted([(at, 0, request) for at, request in asked] + [(at, 1, None) for at in looks], key=lambda x: x[:2])
+    while todo or station.ends_ms != IDLE:
+        if not todo or todo[0][0] > station.ends_ms:
+            station.end()
+            continue
+        at, _, request = todo.pop(0)
+        if request is None:
+            station.settle(at)
+        else:
+            station.submit(request, at)
+    together = [told for at, event in station.news for told in prompt_blocks(at, event)]
+    assert [told[1:] for told in together] == [told[1:] for told in single]
+    assert all(abs(a[0] - b[0]) < 1e-6 for a, b in zip(together, single, strict=True))
+
+
+Told = tuple[float, str, int]
+
+
+def told_step_by_step(engine: Engine, asked: Arrivals) -> list[Told]:
+    """When which prompt block was stored or removed, by an engine that plays one step after another."""
+    told: list[Told] = []
+    todo, now = list(asked), 0.0
+    while todo or engine.running or engine.waiting:
+        while todo and todo[0][0] <= now:
+            engine.submit(todo.pop(0)[1])
+        step = engine.schedule()
+        if step is None:
+            now = todo[0][0]
+            continue
+        now += step.duration_ms
+        told += [one for event in step.events for one in prompt_blocks(now, event)]
+        engine.complete(step)
+    return told
+
+
+def prompt_blocks(at: float, event: KvEvent) -> list[Told]:
+    assert not isinstance(event, Cleared)
+    return [(at, type(event).__name__, block) for block in event.hashes.tolist() if block < UNSEEN]
 
 
 def fits(request: EngineRequest) -> bool:
