@@ -1,6 +1,6 @@
 """HTTP for operators: Prometheus metrics on one port, the decision log and the pool as JSON on another (localhost)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -48,10 +48,15 @@ def metrics_app(sources: Iterable[Source]) -> web.Application:
     return app
 
 
-def admin_app(router: Router, tallies: EndpointTallies, clock_offset_s: float) -> web.Application:
-    """`/pool`, `/decisions?count=N`, `/decisions/REQUEST_ID`.
+def admin_app(
+    router: Router,
+    tallies: EndpointTallies,
+    clock_offset_s: float,
+    learning: Callable[[], dict[str, Any]] | None = None,
+) -> web.Application:
+    """`/pool`, `/decisions?count=N`, `/decisions/REQUEST_ID`, `/learning`.
 
-    `clock_offset_s` turns the router's clock into Unix time.
+    `clock_offset_s` turns the router's clock into Unix time; `learning` is what `/learning` tells.
     """
 
     async def pool(_: web.Request) -> web.Response:
@@ -77,7 +82,13 @@ def admin_app(router: Router, tallies: EndpointTallies, clock_offset_s: float) -
     def _decision(decision: Any) -> dict[str, Any]:
         return {**as_json(decision), "at": decision.at + clock_offset_s}
 
+    async def learned(_: web.Request) -> web.Response:
+        if learning is None:
+            return _json({"error": f"policy {router.policy.name} does not learn"}, status=404)
+        return _json(learning())
+
     app = web.Application()
+    app.router.add_get("/learning", learned)
     app.router.add_get("/pool", pool)
     app.router.add_get("/decisions", decisions)
     app.router.add_get("/decisions/{request_id:.+}", decision)
@@ -93,6 +104,7 @@ def _pool(router: Router, tallies: EndpointTallies) -> list[dict[str, Any]]:
                 "address": endpoint.address,
                 "name": endpoint.name,
                 "engine": endpoint.engine,
+                "hardware": endpoint.hardware,
                 "running": float(table.columns[scraped.RUNNING, slot]),
                 "waiting": float(table.columns[scraped.WAITING, slot]),
                 "kv_usage": float(table.columns[scraped.KV_USAGE, slot]),

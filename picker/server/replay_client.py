@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from picker.simulator.trace import TraceRequest, cut, load_shipped, prompt_text, scaled
+from picker.simulator.trace import TraceRequest, laps, load_shipped, prompt_text, scaled
 
 Api = Literal["chat", "completions"]
 
@@ -38,8 +38,8 @@ class Replay:
     def shipped(
         cls, *, url: str, model: str, requests: int, speedup: float = 1.0, scale: float = 1.0, seed: int = 0
     ) -> "Replay":
-        """The first `requests` of the trace that ships with the package; there are 600."""
-        return cls(url, model, cut(load_shipped(seed=seed), count=requests), speedup=speedup, scale=scale)
+        """So many requests of the trace that ships with the package: its 600, then the same with other prompts."""
+        return cls(url, model, laps(load_shipped(seed=seed), requests), speedup=speedup, scale=scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,23 @@ def cut(requests: list[TraceRequest], *, from_ms: float = 0.0, count: int | None
     ]
 
 
+def laps(requests: list[TraceRequest], count: int) -> list[TraceRequest]:
+    """`count` requests: the trace again and again, each time with prompts that share nothing with those before.
+
+    Raises ValueError for an empty trace.
+    """
+    if not requests:
+        raise ValueError("an empty trace has no laps")
+    lap_ms = requests[-1].at_ms * len(requests) / max(len(requests) - 1, 1)
+    fresh = 1 + max((hash_id for request in requests for hash_id in request.hash_ids), default=0)
+    found = []
+    for i in range(count):
+        lap, r = i // len(requests), requests[i % len(requests)]
+        hash_ids = tuple(hash_id + lap * fresh for hash_id in r.hash_ids)
+        found.append(TraceRequest(i, r.at_ms + lap * lap_ms, r.input_tokens, r.output_tokens, hash_ids))
+    return found
+
+
 def block_hashes(request: TraceRequest, block_size: int) -> tuple[int, ...]:
     """Identity of the prompt's full engine blocks, for engines that are driven without text.
 

@@ -1,6 +1,6 @@
 """Per-endpoint tallies for people who watch: picks, latencies, cache hits."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,8 @@ from picker.routing.decisions import Decision
 
 RECENT = 512
 """Answers per endpoint over which quantiles are taken."""
+RECENT_PICKS = 200
+"""Picks over which endpoints' shares are told."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,8 @@ class EndpointTallies:
     def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
         self._tallies: dict[str, EndpointTally] = {}
+        self._recent: deque[str] = deque()
+        self._recent_picks: Counter[str] = Counter()
 
     def of(self, address: str) -> EndpointTally:
         tally = self._tallies.get(address)
@@ -41,7 +45,15 @@ class EndpointTallies:
         return tally
 
     def picked(self, decision: Decision) -> None:
-        self.of(decision.addresses[0]).picks += 1
+        address = decision.addresses[0]
+        self.of(address).picks += 1
+        self._recent.append(address)
+        self._recent_picks[address] += 1
+        if len(self._recent) > RECENT_PICKS:
+            oldest = self._recent.popleft()
+            self._recent_picks[oldest] -= 1
+            if not self._recent_picks[oldest]:
+                del self._recent_picks[oldest]
 
     def ended(self, decision: Decision) -> None:
         outcome = decision.outcome
@@ -59,6 +71,7 @@ class EndpointTallies:
         tally = self.of(address)
         return {
             "picks": tally.picks,
+            "recent_picks": self._recent_picks[address],
             "ended": tally.ended,
             "failed": tally.failed,
             "prefix_hit_ratio": tally.cached_tokens / tally.prompt_tokens if tally.prompt_tokens else None,

@@ -114,6 +114,14 @@ async def test_an_unknown_request_id_is_a_404_that_says_why(admin: TestClient) -
     assert "nobody" not in (await response.json())["error"]
 
 
+async def test_what_is_learned_is_told_by_policies_that_learn(service: Service, admin: TestClient) -> None:
+    silent = await admin.get("/learning")
+    assert (silent.status, await silent.json()) == (404, {"error": "policy multiplicative does not learn"})
+    learns = admin_app(service.router, EndpointTallies(), OFFSET_S, lambda: {"version": 3})
+    async with TestClient(TestServer(learns)) as client:
+        assert await (await client.get("/learning")).json() == {"version": 3}
+
+
 @pytest.mark.parametrize("count", ["-1", "x", "", "1.5", "9999999", "²", "%00"])
 async def test_a_count_that_is_no_number_is_a_400(admin: TestClient, count: str) -> None:
     response = await admin.get("/decisions", params={"count": count})

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picker.simulator import toy
-from picker.simulator.trace import TraceRequest, block_hashes, cut, load_shipped, parse_trace, prompt_text, scaled
+from picker.simulator.trace import (
+    TraceRequest,
+    block_hashes,
+    cut,
+    laps,
+    load_shipped,
+    parse_trace,
+    prompt_text,
+    scaled,
+)
 
 
 def line(at: float = 0, tokens: int = 600, output: int = 5, ids: tuple[int, ...] = (0, 1)) -> bytes:
@@ -26,6 +35,17 @@ def test_the_shipped_slice_has_600_requests_over_three_minutes_in_order() -> Non
     assert requests == sorted(requests, key=lambda request: request.at_ms)
     assert 190_000 < requests[-1].at_ms < 206_000
     assert {request.hash_ids[0] for request in requests} >= {0}
+
+
+def test_a_trace_goes_on_with_prompts_that_share_nothing_with_those_before() -> None:
+    trace = load_shipped()
+    assert [(r.at_ms, r.hash_ids) for r in laps(trace, 600)] == [(r.at_ms, r.hash_ids) for r in trace]
+    longer = laps(trace, 1000)
+    assert [r.index for r in longer] == list(range(1000))
+    assert longer == sorted(longer, key=lambda r: r.at_ms)
+    assert [r.input_tokens for r in longer[600:]] == [r.input_tokens for r in trace[:400]]
+    first, again = ({id for r in lap for id in r.hash_ids} for lap in (longer[:600], longer[600:]))
+    assert not first & again
 
 
 def test_gzip_is_known_by_content() -> None:

@@ -12,7 +12,7 @@ from picker.routing.decisions import DecisionLog
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Outcome
 from picker.routing.router import Router
-from picker.telemetry.endpoints import RECENT, EndpointTallies
+from picker.telemetry.endpoints import RECENT, RECENT_PICKS, EndpointTallies
 from picker.telemetry.metrics import RequestMetrics
 from picker.telemetry.tally import Count, Spread
 
@@ -101,6 +101,18 @@ def test_a_tally_follows_who_served() -> None:
     shown = tallies.as_json(picked[3])
     assert (shown["picks"], shown["ended"], shown["failed"], shown["prefix_hit_ratio"]) == (2, 2, 1, 0.25)
     assert shown["ttft_ms"]["p50"] == pytest.approx(200.0)
+
+
+def test_the_latest_picks_are_told_by_endpoint() -> None:
+    tallies = EndpointTallies()
+    router = make_router(tallies)
+    for _ in range(RECENT_PICKS):
+        serve(router)
+    router.update_pool([Endpoint(ADDRESSES[0])])
+    for _ in range(RECENT_PICKS // 2):
+        serve(router)
+    recent = [tallies.as_json(address)["recent_picks"] for address in ADDRESSES]
+    assert recent == [RECENT_PICKS * 3 // 4, RECENT_PICKS // 4]
 
 
 def test_a_tally_knows_nothing_about_an_endpoint_that_did_nothing() -> None:

