@@ -43,7 +43,7 @@ def shown(endpoints: list[dict[str, Any]], learning: dict[str, Any] | None) -> s
 def test_every_engine_is_shown_with_its_hardware_and_its_share_of_the_latest_picks() -> None:
     text = shown([ENGINE, {**ENGINE, "address": "127.0.0.1:2", "hardware": "h100_sxm/x", "recent_picks": 90}], None)
     first, second = (line for line in text.splitlines() if "127.0.0.1" in line)
-    assert first.split() == "127.0.0.1:1 l40s 2 0 25.0 512 50.0 70 25.0 0 80 400".split()
+    assert first.split() == ["127.0.0.1:1", "l40s", "2", "0", "25.0", "512", "50.0", "70", "25.0", "0", "80", "400"]
     assert ("h100_sxm" in second, "75.0" in second) == (True, True)
 
 
