@@ -19,7 +19,7 @@ from picker.server.engine_clock import Answer, EngineClock, warm
 from picker.server.engine_events import KvEvents
 from picker.server.engine_metrics import EngineMetrics
 from picker.simulator import toy, vllm_api, vllm_events
-from picker.simulator.blocks import chain_hashes, warm
+from picker.simulator.blocks import chain_hashes
 from picker.simulator.engine import Engine
 from picker.simulator.sequence import EngineRequest, Limits, Refused, Step
 from picker.simulator.steptime import DEFAULT_ROW, load_row
@@ -66,7 +66,6 @@ class EngineServer:
             options.max_model_len,
             options.max_waiting,
         )
-        warm()  # now, and not while the first request waits
         self.options = options
         publishes = options.kv_events_port is not None
         self.engine = Engine(row, limits, kv_tokens=options.kv_tokens, events=publishes)

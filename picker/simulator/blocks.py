@@ -115,18 +115,6 @@ class BlockPool:
         return other
 
 
-def warm() -> None:
-    """Compile every kernel, on a pool of its own."""
-    pool, hashes = BlockPool(3), np.arange(5, 8, dtype=np.uint64)
-    for blocks in (np.empty(3, np.int32), np.empty(2, np.int32)):
-        pool.take(blocks)
-        pool.store(blocks, hashes[: len(blocks)])
-        pool.release(blocks)
-    hits = pool.match(hashes, 3)
-    pool.unused(hits)
-    pool.claim(hits)
-
-
 # Arrays come one by one and results go into arrays of the caller: a tuple on the way in or an array on the way out
 # costs as much as the kernel itself.
 

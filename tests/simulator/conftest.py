@@ -1,9 +1,9 @@
 import pytest
 
-from picker.simulator import blocks
+from picker.server.engine_clock import warm
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled() -> None:
     """So that no test's time holds the compiling of kernels."""
-    blocks.warm()
+    warm()
