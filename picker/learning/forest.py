@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.learning.quickscorer import (
+    AT_ONCE,
     COMPILED,
     EVERY_LEAF,
     LANES,
@@ -20,7 +21,7 @@ from picker.learning.quickscorer import (
     SLOTS,
     Bits,
     Float,
-    Starts,
+    Indices,
     Tables,
     add_scores,
     table_scores,
@@ -39,14 +40,14 @@ Node = Mapping[str, Any]
 class Forest:
     """T trees over F features, C-contiguous; `picker/learning/quickscorer.py` says how they are read."""
 
-    feature_starts: Starts
-    """Shape (F + 1,): where the splits of each feature begin."""
+    inputs: NDArray[np.uint32]
+    """Shape (): F."""
+    split_features: Indices
+    """Shape (T, S): what each split looks at. Trees of fewer splits end in some that send every row left."""
     thresholds: Float
-    """Per split, ascending within a feature."""
-    trees: Bits
-    """Per split: its tree."""
+    """Shape (T, S): values up to it go left."""
     masks: Bits
-    """Per split: the leaves that are left to a row that goes right."""
+    """Shape (T, S): the leaves that are left to a row that goes right."""
     leaves: Float
     """Shape (T, MAX_LEAVES): values, leaf i at SLOTS[i]."""
 
@@ -56,12 +57,12 @@ class Forest:
     @property
     def features(self) -> int:
         """F; a forest without trees takes any number."""
-        return len(self.feature_starts) - 1
+        return int(self.inputs)
 
     @cached_property
     def tables(self) -> Tables:
         """For scoring by numpy; made when first asked for, some hundred kilobytes."""
-        return tables(self.feature_starts, self.thresholds, self.trees, self.masks, self.leaves)
+        return tables(self.split_features, self.thresholds, self.masks, self.features)
 
 
 def arrays(forest: Forest) -> dict[str, NDArray[Any]]:
@@ -69,13 +70,18 @@ def arrays(forest: Forest) -> dict[str, NDArray[Any]]:
     return {field.name: getattr(forest, field.name) for field in fields(forest)}
 
 
-NO_FOREST = Forest(
-    np.zeros(1, np.int64),
-    np.zeros(0, np.float32),
-    np.zeros(0, np.uint32),
-    np.zeros(0, np.uint32),
-    np.zeros((0, MAX_LEAVES), np.float32),
-)
+def _padding(trees: int, features: int, splits: int) -> Forest:
+    """So many trees of no splits and leaves of zero, with room for some."""
+    return Forest(
+        np.array(features, np.uint32),
+        np.zeros((trees, splits), np.uint32),
+        np.full((trees, splits), np.finfo(np.float32).max),
+        np.full((trees, splits), EVERY_LEAF),
+        np.zeros((trees, MAX_LEAVES), np.float32),
+    )
+
+
+NO_FOREST = _padding(trees=0, features=0, splits=0)
 """No trees: scores 0 for every row."""
 
 
@@ -89,21 +95,14 @@ def from_arrays(parts: Mapping[str, NDArray[Any]]) -> Forest:
     if {name: (part.dtype, part.ndim) for name, part in parts.items()} != kinds:
         raise ValueError(f"not the arrays of a forest: {', '.join(sorted(parts)) or 'none'}")
     forest = Forest(**{name: np.array(parts[name], order="C") for name in kinds})
-    starts, splits = forest.feature_starts, len(forest.thresholds)
-    _require(0 < len(starts) <= MAX_FEATURES + 1, "number of features")
+    splits = forest.split_features.shape
+    _require(forest.features <= MAX_FEATURES, "number of features")
     _require(len(forest) <= MAX_TREES and forest.leaves.shape[1] == MAX_LEAVES, "shape of the leaf values")
-    _require(len(forest.trees) == splits == len(forest.masks), "lengths of the splits' arrays")
-    _require(splits <= len(forest) * (MAX_LEAVES - 1), "number of splits")
-    _require(
-        starts[0] == 0 and starts[-1] == splits and bool((starts[:-1] <= starts[1:]).all()), "order of the features"
-    )
-    _require(bool((forest.trees < len(forest)).all()), "a split of no tree")
+    _require(splits == forest.thresholds.shape == forest.masks.shape, "shapes of the splits")
+    _require(splits[0] == len(forest) and splits[1] in range(0, MAX_LEAVES + 1, AT_ONCE), "number of splits")
+    _require(bool((forest.split_features < forest.inputs).all()), "a split of no feature")
     _require(bool(np.isfinite(forest.thresholds).all()), "a threshold that is no number")
-    descents = np.flatnonzero(forest.thresholds[1:] < forest.thresholds[:-1]) + 1
-    _require(bool(np.isin(descents, starts).all()), "order of the thresholds")
-    left = np.full(len(forest), EVERY_LEAF)
-    np.bitwise_and.at(left, forest.trees, forest.masks)
-    _require(bool(left.all()), "a tree without a last leaf")
+    _require(bool(np.bitwise_and.reduce(forest.masks, axis=1).all()), "a tree without a last leaf")
     _require(bool(np.isfinite(forest.leaves).all()), "a leaf value that is no number")
     most = np.abs(forest.leaves).max(axis=1, initial=0.0).sum(dtype=np.float64)
     _require(bool(most < np.finfo(np.float32).max), "leaf values without a finite sum")
@@ -130,20 +129,13 @@ def _predict_compiled(forest: Forest, features: Float) -> Float:
     padded[:, :rows] = features
     padded[:, rows:] = features[:, -1:]
     out = np.zeros(padded.shape[1], np.float32)
-    add_scores(forest.feature_starts, forest.thresholds, forest.trees, forest.masks, forest.leaves, padded, out)
+    add_scores(forest.split_features, forest.thresholds, forest.masks, forest.leaves, padded, out)
     return out[:rows]
 
 
 def warm() -> None:
     """Compile, or load what an earlier process compiled: a second or two that no pick should wait for."""
-    one_split = Forest(
-        np.array([0, 1], np.int64),
-        np.zeros(1, np.float32),
-        np.zeros(1, np.uint32),
-        np.full(1, 2, np.uint32),
-        np.zeros((1, MAX_LEAVES), np.float32),
-    )
-    predict(one_split, np.zeros((1, LANES), np.float32))
+    predict(_padding(trees=1, features=1, splits=AT_ONCE), np.zeros((1, LANES), np.float32))
 
 
 def fit_forest(
@@ -181,30 +173,39 @@ def flattened(roots: Sequence[Node], features: int) -> Forest:
 
     Thresholds are rounded down to 32 bits: a value of 32 bits is at most the one where it is at most the other.
     """
-    splits: list[tuple[int, float, int, int]] = []
     values = np.zeros((len(roots), MAX_LEAVES), np.float32)
-    for tree, root in enumerate(roots):
-        _flatten(root, tree, 0, splits, values)
-    feature, threshold, trees, masks = np.array(sorted(splits), np.float64).reshape(-1, 4).T
-    nearest = threshold.astype(np.float32)
-    return Forest(
-        np.searchsorted(feature, np.arange(features + 1)).astype(np.int64),
-        np.where(nearest > threshold, np.nextafter(nearest, np.float32(-np.inf)), nearest),
-        trees.astype(np.uint32),
-        masks.astype(np.uint32),
-        values,
-    )
+    trees = [_splits(root, values[tree]) for tree, root in enumerate(roots)]
+    most = max(map(len, trees), default=0)
+    forest = _padding(len(roots), features, -(-most // AT_ONCE) * AT_ONCE)
+    for tree, splits in enumerate(trees):
+        for at, (feature, threshold, struck) in enumerate(splits):
+            forest.split_features[tree, at] = feature
+            forest.thresholds[tree, at] = _rounded_down(threshold)
+            forest.masks[tree, at] = EVERY_LEAF ^ np.uint32(struck)
+    forest.leaves[:] = values
+    return forest
 
 
-def _flatten(node: Node, tree: int, leaf: int, splits: list[tuple[int, float, int, int]], values: Float) -> int:
-    """Note the splits and leaves under a node whose first leaf has this number; gives the number after its last."""
-    if "leaf_value" in node:
-        values[tree, SLOTS[leaf]] = node["leaf_value"]
-        return leaf + 1
-    middle = _flatten(node["left_child"], tree, leaf, splits, values)
-    struck = (1 << middle) - (1 << leaf)
-    splits.append((node["split_feature"], node["threshold"], tree, int(EVERY_LEAF) & ~struck))
-    return _flatten(node["right_child"], tree, middle, splits, values)
+def _splits(root: Node, values: Float) -> list[tuple[int, float, int]]:
+    """(feature, threshold, leaves to the left as bits) of a tree's splits. Puts the leaves' values in their slots."""
+    found = []
+
+    def leaves_up_to(node: Node, first: int) -> int:
+        """How many leaves lie before or under a node whose own begin at `first`."""
+        if "leaf_value" in node:
+            values[SLOTS[first]] = node["leaf_value"]
+            return first + 1
+        middle = leaves_up_to(node["left_child"], first)
+        found.append((node["split_feature"], node["threshold"], (1 << middle) - (1 << first)))
+        return leaves_up_to(node["right_child"], middle)
+
+    leaves_up_to(root, 0)
+    return found
+
+
+def _rounded_down(number: float) -> np.float32:
+    nearest = np.float32(number)
+    return nearest if float(nearest) <= number else np.nextafter(nearest, np.float32(-np.inf))
 
 
 def _require(met: bool, what: str) -> None:

@@ -1,8 +1,8 @@
-"""Scores of many small trees at once, without walking one: QuickScorer (Lucchese et al., SIGIR 2015), two ways.
+"""Scores of many small trees at once, without walking one: bits for leaves, as in QuickScorer (SIGIR 2015), two ways.
 
-A bit per leaf. A split that sends a row right strikes out the leaves to its left; when every split has spoken, the
-first leaf left is the row's. Splits are kept by feature, not by tree, so all rows of a batch are held to one threshold
-at a time, and those whose threshold lies above the batch's greatest value are never looked at.
+A split that sends a row right strikes out the leaves to its left; when all splits of a tree have spoken, the first leaf
+left is the row's. In what order they speak does not matter, so nothing branches: every split is put to all rows of a
+batch, at the speed of comparing and masking them sixteen at a time, and the time depends on sizes alone.
 
 Rows go to the right of a split where their value is greater than its threshold. Leaf i of a tree lies at column
 SLOTS[i] of the leaf values: the place to which a multiplication by a de Bruijn sequence sends the i-th bit, so that no
@@ -18,13 +18,15 @@ from picker.engines.linear_hashing import kernel
 
 Float = NDArray[np.float32]
 Bits = NDArray[np.uint32]
-Starts = NDArray[np.int64]
+Indices = NDArray[np.uint32]
 
 MAX_LEAVES = 32
 LANES = 16
 """Numbers of 32 bits in the widest register: batches of a multiple are scored at full speed."""
-BLOCK = 128
-"""Rows scored at a time, so that their leaves stay in the first-level cache."""
+BLOCK = 256
+"""Rows scored at a time, so that they stay in the first-level cache."""
+AT_ONCE = 2
+"""Splits put to the rows in one pass over their bits; those of a tree come in a multiple."""
 EVERY_LEAF = np.uint32(0xFFFF_FFFF)
 _DE_BRUIJN, _ONE, _SHIFT = np.uint32(0x077C_B531), np.uint32(1), np.uint32(27)
 SLOTS = np.array([(((1 << leaf) * int(_DE_BRUIJN)) & 0xFFFF_FFFF) >> 27 for leaf in range(MAX_LEAVES)], np.intp)
@@ -32,40 +34,31 @@ SLOTS = np.array([(((1 << leaf) * int(_DE_BRUIJN)) & 0xFFFF_FFFF) >> 27 for leaf
 
 @kernel
 def add_scores(
-    feature_starts: Starts, thresholds: Float, trees: Bits, masks: Bits, leaves: Float, features: Float, out: Float
+    split_features: Indices, thresholds: Float, masks: Bits, leaves: Float, features: Float, out: Float
 ) -> None:
-    """Add to each row of a batch what all T trees say of it. For use in other kernels: nothing is checked.
+    """Add to each row of a batch what T trees of S splits say of it. For use in other kernels: nothing is checked.
 
-    feature_starts: (F + 1,), where each feature's splits begin; thresholds, trees, masks: per split, thresholds
-    ascending within a feature; leaves: (T, MAX_LEAVES); features: (at least F, N), finite; out: (N,).
+    split_features, thresholds, masks: (T, S), S even; leaves: (T, MAX_LEAVES); features: (F, N), finite, every split's
+    feature below F; out: (N,).
     """
-    rows = features.shape[1]
-    bits = np.empty((len(leaves), BLOCK), np.uint32)
-    alike = np.empty(len(leaves), np.uint32)
-    for at in range(0, rows, BLOCK):
-        width = min(BLOCK, rows - at)
-        bits[:] = EVERY_LEAF
-        alike[:] = EVERY_LEAF
-        for feature in range(len(feature_starts) - 1):
-            values = features[feature, at : at + width]
-            least = greatest = values[0]
-            for i in range(width):
-                least, greatest = min(least, values[i]), max(greatest, values[i])
-            split, end = feature_starts[feature], feature_starts[feature + 1]
-            while split < end and thresholds[split] < least:
-                alike[trees[split]] &= masks[split]
-                split += 1
-            while split < end and thresholds[split] < greatest:
-                threshold, mask, left = thresholds[split], masks[split], bits[trees[split]]
-                for i in range(width):
-                    left[i] = np.uint32(left[i] & (mask if values[i] > threshold else EVERY_LEAF))
-                split += 1
+    bits = np.empty(BLOCK, np.uint32)
+    for at in range(0, features.shape[1], BLOCK):
+        end = min(at + BLOCK, features.shape[1])
+        left, scores = bits[: end - at], out[at:end]
         for tree in range(len(leaves)):
-            values, left, common = leaves[tree], bits[tree], alike[tree]
-            for i in range(width):
-                alive = np.uint32(left[i] & common)
-                first = np.uint32(alive & np.uint32(~alive + _ONE))
-                out[at + i] += values[np.uint32(first * _DE_BRUIJN) >> _SHIFT]
+            left[:] = EVERY_LEAF
+            for split in range(0, split_features.shape[1], AT_ONCE):
+                x, x_most, x_mask = split_features[tree, split], thresholds[tree, split], masks[tree, split]
+                y, y_most, y_mask = split_features[tree, split + 1], thresholds[tree, split + 1], masks[tree, split + 1]
+                xs, ys = features[x, at:end], features[y, at:end]
+                for i in range(len(left)):
+                    by_x = x_mask if xs[i] > x_most else EVERY_LEAF
+                    by_y = y_mask if ys[i] > y_most else EVERY_LEAF
+                    left[i] = np.uint32(left[i] & by_x & by_y)
+            values = leaves[tree]
+            for i in range(len(left)):
+                first = np.uint32(left[i] & np.uint32(~left[i] + _ONE))
+                scores[i] += values[np.uint32(first * _DE_BRUIJN) >> _SHIFT]
 
 
 COMPILED = hasattr(add_scores, "py_func")
@@ -81,13 +74,14 @@ class Tables(NamedTuple):
     """Per feature, (cuts + 1, T): leaves left once so many of its thresholds are exceeded."""
 
 
-def tables(feature_starts: Starts, thresholds: Float, trees: Bits, masks: Bits, leaves: Float) -> Tables:
-    """Tables of trees as `add_scores` takes them."""
+def tables(split_features: Indices, thresholds: Float, masks: Bits, features: int) -> Tables:
+    """Tables of trees over so many features, given as to `add_scores`."""
     cuts, left = [], []
-    for start, end in zip(feature_starts[:-1].tolist(), feature_starts[1:].tolist(), strict=True):
-        distinct, rank = np.unique(thresholds[start:end], return_inverse=True)
-        by_rank = np.full((len(distinct) + 1, len(leaves)), EVERY_LEAF)
-        np.bitwise_and.at(by_rank, (rank + 1, trees[start:end]), masks[start:end])
+    for feature in range(features):
+        tree, split = np.nonzero(split_features == feature)
+        distinct, rank = np.unique(thresholds[tree, split], return_inverse=True)
+        by_rank = np.full((len(distinct) + 1, len(masks)), EVERY_LEAF)
+        np.bitwise_and.at(by_rank, (rank + 1, tree), masks[tree, split])
         cuts.append(distinct)
         left.append(np.bitwise_and.accumulate(by_rank, axis=0))
     return Tables(tuple(cuts), tuple(left))
