@@ -39,9 +39,10 @@ from picker.simulator.events import Crash, Join, Leave, PoolEvent, Slow
 from picker.simulator.foresight import Moment, OnTheWay, Seer
 from picker.simulator.pool_spec import slowed
 from picker.simulator.sequence import EngineRequest, Limits, Refused
-from picker.simulator.signals import Signals, publish, sample_of
+from picker.simulator.signals import Signals, publish
 from picker.simulator.station import IDLE, Station
 from picker.simulator.steptime import StepTime
+from picker.simulator.training import Training
 from picker.simulator.workload import Job, Workload, chain
 
 UPKEEP_MS = 1000.0
@@ -88,6 +89,7 @@ class Cluster:
         rng = np.random.default_rng(seed)
         hits = PrefixHits(self.index, self.picks, ApproximateIndex(ttl_s=RECENT_TTL_S))
         self.router = Router(policy(rng), hits, rng, log=DecisionLog(capacity=1), watchers=watchers)
+        self._training = Training(self.router.policy)
         self._limits = limits or Limits()
         self._joining = joining
         self._seers = seers
@@ -275,8 +277,7 @@ class Cluster:
         if not station.alive:
             self._rest(station, slot, after(tick, "failed", self._tick, len(self._members)))
             return
-        station.settle(self._now)
-        sample = sample_of(station.engine)
+        sample = station.sample(self._now)
         columns = self.router.ledger.columns
         picks, in_flight = float(columns[own.PICKS, slot]), float(columns[own.IN_FLIGHT, slot])
         page = (station, slot, tick, sample, self._now / 1e3, picks, in_flight)
@@ -329,6 +330,7 @@ class Cluster:
     def _upkeep(self, _: None) -> None:
         """What the service does now and then; and a look at the load for the record."""
         self.router.sweep(self._now / 1e3)
+        self._training.turn(self._now / 1e3)
         if not self._exact:
             columns = self.router.table.columns
             for slot in self.router.pool.view.slots.tolist():

@@ -68,6 +68,11 @@ class Engine:
         """Share of KV blocks in use, 0..1."""
         return 1.0 - self.pool.free / self.pool.size
 
+    def usage_after(self, steps: int) -> float:
+        """`kv_usage` once so many of `decode_steps` are played."""
+        missing = [self._missing(sequence, sequence.computed + steps) for sequence in self.running]
+        return 1.0 - (self.pool.free - sum(count for count in missing if count > 0)) / self.pool.size
+
     def submit(self, request: EngineRequest) -> Sequence:
         """Queue a request. Raises Refused."""
         if request.prompt_tokens < 1 or request.output_tokens < 1:

@@ -8,9 +8,7 @@ from typing import Literal
 import numpy as np
 
 from picker.engines.index import PrefixIndex
-from picker.engines.metrics import EngineSample
 from picker.simulator.blocks import Hashes
-from picker.simulator.engine import Engine
 from picker.simulator.sequence import UNSEEN, Cleared, KvEvent, Stored
 
 
@@ -37,22 +35,6 @@ class Signals:
         delays = (self.decision_ms, self.response_ms, self.scrape_ms, self.event_lag_ms, self.detection_ms)
         if not all(0 <= delay <= 1e7 for delay in delays):
             raise ValueError("delays must be in 0..1e7 ms")
-
-
-def sample_of(engine: Engine) -> EngineSample:
-    """What the engine's metrics page says now."""
-    counters = engine.counters
-    return EngineSample(
-        running=len(engine.running),
-        waiting=len(engine.waiting),
-        kv_usage=engine.kv_usage,
-        block_size=engine.limits.block_size,
-        num_blocks=engine.pool.size,
-        prefix_queries=counters.prefix_queries,
-        prefix_hits=counters.prefix_hits,
-        prompt_tokens=counters.prompt_tokens,
-        generation_tokens=counters.generation_tokens,
-    )
 
 
 def publish(events: Iterable[KvEvent], index: PrefixIndex, slot: int) -> None:

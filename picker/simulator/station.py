@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import deque
 from copy import copy
 
+from picker.engines.metrics import EngineSample
 from picker.simulator.engine import Engine
 from picker.simulator.sequence import EngineRequest, KvEvent, Sequence, Step
 
@@ -45,7 +46,7 @@ class Station:
         self.ends_ms = IDLE
         """When `end` is due; IDLE when there is nothing to do."""
         self.busy_ms = 0.0
-        """Time spent in steps that have ended."""
+        """Time spent in steps and runs that have ended."""
         self.news: deque[tuple[float, KvEvent]] = deque()
         """KV events about prompts, with the time at which the step ended that brought them. Taken by the caller."""
         self._step: Step | None = None
@@ -81,6 +82,22 @@ class Station:
         if ended > self._played:
             self._play(ended)
 
+    def sample(self, now: float) -> EngineSample:
+        """What the engine's metrics page says now. Nothing is played for it."""
+        engine, counters = self.engine, self.engine.counters
+        ahead = max(0, self._ended_by(now) - self._played)
+        return EngineSample(
+            running=len(engine.running),
+            waiting=len(engine.waiting),
+            kv_usage=engine.usage_after(ahead) if ahead else engine.kv_usage,
+            block_size=engine.limits.block_size,
+            num_blocks=engine.pool.size,
+            prefix_queries=counters.prefix_queries,
+            prefix_hits=counters.prefix_hits,
+            prompt_tokens=counters.prompt_tokens,
+            generation_tokens=counters.generation_tokens + ahead * len(engine.running),
+        )
+
     def cut(self, now: float) -> None:
         """End a run with the step that is in progress at `now`; `ends_ms` may change. A single step goes on."""
         if self._steps - self._played < 2:
@@ -98,14 +115,16 @@ class Station:
             step, self._step = self._step, None
             emitted = self.engine.complete(step)
             self.news.extend((now, event) for event in step.events)
-            self.busy_ms += now - self._begun_ms
         else:
             emitted = self._play(self._steps) if self._steps > self._played else []
+        self.busy_ms += now - self._begun_ms
         self._begin(now)
         return emitted
 
     def crash(self) -> None:
         """Everything is lost; the engine is never used again."""
+        if self._played:
+            self.busy_ms += self._end_ms(self._played) - self._begun_ms
         self.alive = False
         self.ends_ms = IDLE
         self._steps = self._played = 0
@@ -130,7 +149,6 @@ class Station:
         played = self._played
         finished, evicted = self.engine.decode(until - played)
         self.news.extend((self._end_ms(played + step), event) for step, event in evicted)
-        self.busy_ms += self._end_ms(until) - self._end_ms(played)
         self._played = until
         return finished
 

@@ -119,6 +119,19 @@ def test_a_look_during_a_run_sees_the_blocks_that_are_in_use_then() -> None:
     assert before < station.engine.kv_usage < 1
 
 
+@given(st.floats(0, 1))
+def test_a_sample_taken_during_a_run_is_that_of_an_engine_that_has_played_so_far(share: float) -> None:
+    station = Station("a", Engine(ROW, Limits(block_size=SIZE), kv_tokens=BLOCKS * SIZE))
+    for name, prompt, output in (("r", 4, 60), ("s", 7, 13)):
+        station.submit(EngineRequest(name, prompt, output), 0.0)
+    while not all(sequence.generated for sequence in station.engine.running):
+        station.end()
+    at = station.ends_ms * share
+    before = station.sample(at)
+    station.settle(at)
+    assert before == station.sample(at)
+
+
 def test_busy_time_is_the_time_in_steps() -> None:
     station = Station("a", Engine(ROW, kv_tokens=1600))
     station.submit(EngineRequest("r", 100, 50), 1000.0)
