@@ -1,0 +1,22 @@
+"""Where a model was trained, and where it would have to guess."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+
+
+def outside(features: Features, lowest: Features, highest: Features, slack: float = 0.1) -> NDArray[np.bool_]:
+    """Which endpoints, shape (N,), have a feature beyond the trained range by more than `slack` of its width.
+
+    `features` has shape (F, N), the bounds (F,). A feature that never varied in training must stay what it was. What is
+    not finite is outside.
+    """
+    margin = slack * (highest - lowest)
+    within = (features >= (lowest - margin)[:, None]) & (features <= (highest + margin)[:, None])
+    return ~np.asarray(within.all(axis=0), np.bool_)
+
+
+def unknown_ground(outside: NDArray[np.bool_], row: int) -> bool:
+    """Whether the pick falls to the rule: the model would choose a row outside, or more than half of all are."""
+    return bool(outside[row]) or 2 * int(np.count_nonzero(outside)) > len(outside)
