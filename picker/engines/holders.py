@@ -78,7 +78,23 @@ def leading(holders: Holders, chain: NDArray[np.uint64], columns: NDArray[np.int
     for column in columns:
         if column >= 0:
             alive[column >> 6] |= _ONE << np.uint64(column & 63)
-    racing = np.flatnonzero(alive)
+    _race(holders, chain, alive, np.flatnonzero(alive), depth)
+    out = np.zeros(len(columns), np.int64)
+    for j in range(len(columns)):
+        if columns[j] >= 0:
+            out[j] = depth[columns[j]]
+    return out
+
+
+@bare
+def _race(
+    holders: Holders,
+    chain: NDArray[np.uint64],
+    alive: NDArray[np.uint64],
+    racing: NDArray[np.int64],
+    depth: NDArray[np.int64],
+) -> None:
+    """Write into `depth` how far each column gets whose bit is set in `alive`; `racing` names the words of those."""
     words = len(racing)
     for i in range(len(chain)):
         kept = 0
@@ -96,11 +112,6 @@ def leading(holders: Holders, chain: NDArray[np.uint64], columns: NDArray[np.int
             break
     for w in range(words):
         _reach(depth, racing[w], alive[racing[w]], len(chain))
-    out = np.zeros(len(columns), np.int64)
-    for j in range(len(columns)):
-        if columns[j] >= 0:
-            out[j] = depth[columns[j]]
-    return out
 
 
 @bare

@@ -337,7 +337,7 @@ class Cluster:
                 blocks = columns[scraped.NUM_BLOCKS, slot] * columns[scraped.BLOCK_SIZE, slot]
                 if blocks > 0:
                     self.picks.set_capacity(slot, int(blocks / self._limits.block_size))
-        self._series.look(self._now, [len(s.engine.running) + len(s.engine.waiting) for s in self.stations])
+        self._series.look(self._now, lambda: [len(s.engine.running) + len(s.engine.waiting) for s in self.stations])
         self._at(self._now + UPKEEP_MS, self._upkeep, None)
 
     # -- the pool -------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What a cluster's run leaves behind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,15 +47,16 @@ class LoadSeries:
         self._stride = 1
         self._looks = 0
 
-    def look(self, now: float, load: list[int]) -> None:
-        """One look at all engines, made at even intervals; when there are too many, every second one goes."""
+    def look(self, now: float, load: Callable[[], list[int]]) -> None:
+        """One look at all engines, made at even intervals; when there are too many, every second one goes. `load` is
+        called where the look is kept."""
         if self._looks % self._stride == 0:
             if len(self.at_ms) == SERIES_POINTS:
                 del self.at_ms[1::2], self.load[1::2]
                 self._stride *= 2
             if self._looks % self._stride == 0:
                 self.at_ms.append(now)
-                self.load.append(load)
+                self.load.append(load())
         self._looks += 1
 
 
