@@ -91,7 +91,7 @@ def test_a_cell_is_the_same_each_time() -> None:
 def test_a_series_keeps_its_size_and_even_spacing(looks: int) -> None:
     series = LoadSeries()
     for i in range(looks):
-        series.look(float(i), [i])
+        series.look(float(i), lambda i=i: [i])
     assert len(series.at_ms) <= SERIES_POINTS
     assert series.at_ms[0] == 0.0
     assert len({b - a for a, b in zip(series.at_ms, series.at_ms[1:], strict=False)}) <= 1
