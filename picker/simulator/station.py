@@ -6,7 +6,6 @@ by one token (`Engine.decode_steps`). A run is one event however long it is. Its
 """
 
 import math
-from bisect import bisect_right
 from collections import deque
 from copy import copy
 
@@ -158,6 +157,14 @@ class Station:
 
     def _ended_by(self, now: float) -> int:
         """Steps of the run that have ended by `now`, the last one left out."""
-        if self._steps < 2 or now < self._begun_ms + self._first_ms:
+        span, last = now - self._begun_ms, self._steps - 1
+        if last < 1 or span < self._first_ms:
             return 0
-        return bisect_right(range(1, self._steps), now, key=self._end_ms)
+        # The root of `_end_ms`, in the form that bears a growth of 0; rounding is made up for below.
+        half = self._first_ms - self._growth_ms / 2
+        steps = int(min(2 * span / (half + math.sqrt(max(0.0, half * half + 2 * self._growth_ms * span))), last))
+        while steps and self._end_ms(steps) > now:
+            steps -= 1
+        while steps < last and self._end_ms(steps + 1) <= now:
+            steps += 1
+        return steps
