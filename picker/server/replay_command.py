@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
+from picker.policies.variant import policy_maker
 from picker.simulator.bounds import NAMES, is_bound, make_bound
 from picker.simulator.generator import SCHEME
 from picker.simulator.pool_spec import parse_pool
@@ -38,6 +39,7 @@ class Grid:
     loads: tuple[float, ...]
     time_scale: float | None
     seeds: int
+    first_seed: int = 0
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[float, ...]:
@@ -52,25 +54,34 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[float, 
 
 def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    unknown = [name for name in names if name not in REGISTRY and not is_bound(name)]
+    unknown = [name for name in names if name.partition("?")[0] not in REGISTRY and not is_bound(name)]
     if unknown or not names:
         known = ", ".join((*sorted(REGISTRY), *NAMES))
         raise click.BadParameter(f"no policy {', '.join(unknown) or 'given'}; there are: {known}")
+    try:
+        for name in names:
+            if not is_bound(name):
+                policy_maker(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     return names
 
 
 @click.command()
 @click.argument("trace")
 @click.option("--pool", required=True, help='Engines, as in "h100_sxm/llama-3-8b tp1:8,l40s/llama-3-8b tp1:4".')
-@click.option("--policy", "policies", callback=_policies, default=DEFAULT_POLICY, help="Comma list of policies.")
+@click.option("--policy", "policies", callback=_policies, default=DEFAULT_POLICY, help="Comma list; NAME?key=value&...")
 @click.option("--load", "loads", callback=_numbers, default="0.8", help="Comma list of shares of the pool's capacity.")
 @click.option("--time-scale", type=click.FloatRange(0, 1e6, min_open=True), help="Arrivals so much denser; no --load.")
-@click.option("--seeds", type=click.IntRange(1, 1000), default=1, help="Seeds 0 to N - 1.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=1, help="How many seeds.")
+@click.option("--first-seed", type=click.IntRange(0, 1 << 31), default=0, help="They are this one and the next ones.")
 @click.option("--engine-models", type=READABLE, help="CSV of step-time rows instead of the shipped ones.")
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.0, help="Price of unequal lengths in a decode batch.")
 @click.option("--host-ms", type=click.FloatRange(0, 1000), default=0.0, help="CPU time between two steps.")
 @click.option("--events", type=READABLE, help="JSON or YAML list of joins, leaves, slow-downs and crashes.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N requests.")
+@click.option("--skip", type=click.IntRange(0), default=0, help="Leave out the trace's first N requests before that.")
+@click.option("--turns", type=click.IntRange(1), help="Of each session only the first N requests.")
 @click.option("--warm-up", type=click.IntRange(0), default=0, help="Leave the first N requests out of the numbers.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; default one per core.")
 @click.option(
@@ -87,11 +98,7 @@ def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, .
 @click.option("--slo-ttft-ms", type=DELAY, default=1000.0, help="SLO of the first token, plus")
 @click.option("--slo-ttft-ms-per-1k", type=DELAY, default=62.5, help="so much per 1,000 prompt tokens.")
 @click.option("--slo-tpot-ms", type=DELAY, default=50.0, help="SLO of each further token.")
-@click.option(
-    "--baseline",
-    type=click.Choice(sorted(REGISTRY)),
-    help="Compared with; default: the first.",
-)
+@click.option("--baseline", help="Compared with; default: the first.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Results.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Report, one HTML file.")
 def replay(
@@ -101,6 +108,7 @@ def replay(
     loads: tuple[float, ...],
     time_scale: float | None,
     seeds: int,
+    first_seed: int,
     jobs: int | None,
     baseline: str | None,
     out: Path,
@@ -119,10 +127,10 @@ def replay(
         setting = _setting(trace, pool, given)
         parse_pool(setting.pool, setting.types())
         setting.pool_events()
-        beginning = setting.workload(0, 1)
+        beginning = setting.workload(first_seed, 1)
         for policy in filter(is_bound, policies):
             make_bound(policy, beginning)
-        grid = Grid(policies, loads, time_scale, seeds)
+        grid = Grid(policies, loads, time_scale, seeds, first_seed)
         if baseline is None:
             baseline = policies[0]
         elif baseline not in policies:
@@ -152,7 +160,7 @@ def replay_grid(setting: Setting, grid: Grid, out: Path, jobs: int, console: Con
         Cell(policy, load, seed, scale)
         for policy in grid.policies
         for load, scale in loads
-        for seed in range(grid.seeds)
+        for seed in range(grid.first_seed, grid.first_seed + grid.seeds)
     ]
     todo = [cell for cell in cells if _read(folder / cell.file_name) is None]
     with _bar(console) as bar:
@@ -212,6 +220,8 @@ def _setting(trace: str, pool: str, given: dict[str, Any]) -> Setting:
         alpha=given["alpha"],
         host_ms=given["host_ms"],
         limit=given["limit"],
+        skip=given["skip"],
+        turns=given["turns"],
         warm_up=given["warm_up"],
         signals=Signals(
             decision_ms=given["decision_ms"],

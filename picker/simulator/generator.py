@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import numpy as np
 
-from picker.simulator.workload import NAMESPACE, Arrival, Job, Workload, unshared
+from picker.simulator.workload import NAMESPACE, Arrival, Job, Workload, stretch, unshared
 
 SCHEME = "gen:"
 GRAIN_TOKENS = 64
@@ -57,15 +57,15 @@ def parse_shape(spec: str) -> Shape:
     return shape
 
 
-def generate(spec: str, *, seed: int = 0, limit: int | None = None) -> Workload:
-    """The workload of a spec. Raises ValueError."""
+def generate(spec: str, *, seed: int = 0, limit: int | None = None, skip: int = 0) -> Workload:
+    """The workload of a spec, without its first `skip` requests. Raises ValueError."""
     shape = parse_shape(spec)
     draw = random.Random(seed)
     popularity = [(group + 1) ** -shape.zipf for group in range(shape.groups)]
     mix = MIXES[shape.mix]
     arrivals: list[Arrival] = []
     at = 0.0
-    for index in range(shape.requests if limit is None else min(limit, shape.requests)):
+    for index in range(shape.requests if limit is None else min(skip + limit, shape.requests)):
         shifted = 2 * index >= shape.requests
         rate = shape.rate_after if shifted and shape.rate_after is not None else shape.rate
         share = shape.share_after if shifted and shape.share_after is not None else shape.share
@@ -76,7 +76,9 @@ def generate(spec: str, *, seed: int = 0, limit: int | None = None) -> Workload:
         arrivals.append((at, _job(index, prompt, answer, group, share)))
         # A Gamma of shape 1 / cv^2 has this coefficient of variation; cv = 1 is the exponential.
         at += 1e3 * draw.gammavariate(shape.cv**-2, shape.cv**2 / rate)
-    return Workload(spec, arrivals)
+    if skip and skip >= len(arrivals):
+        raise ValueError(f"{spec}: no request after the first {skip}")
+    return Workload(spec, stretch(arrivals, skip, limit))
 
 
 def _job(index: int, prompt: int, output: int, group: int, share: float) -> Job:

@@ -6,14 +6,13 @@ Everything that a cell needs is plain data (`Setting`, `Cell`), so that it can b
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from picker.policies.policy import Policy
-from picker.policies.registry import REGISTRY
+from picker.policies.variant import file_stem, policy_maker
 from picker.simulator.bounds import is_bound, make_bound
 from picker.simulator.capacity import bound_ms, find_capacity
 from picker.simulator.cluster import Cluster
@@ -49,6 +48,9 @@ class Setting:
     alpha: float = 0.0
     host_ms: float = 0.0
     limit: int | None = None
+    skip: int = 0
+    turns: int | None = None
+    """Of each session only the first so many requests."""
     warm_up: int = 0
     signals: Signals = field(default_factory=Signals)
     slo: Slo = field(default_factory=Slo)
@@ -68,8 +70,9 @@ class Setting:
     def workload(self, seed: int, limit: int | None) -> Workload:
         """Raises ValueError, OSError."""
         if self.trace.startswith(SCHEME):
-            return generate(self.trace, seed=seed, limit=limit)
-        return parse_workload(Path(self.trace).read_bytes(), self.trace, seed=seed, limit=limit)
+            return generate(self.trace, seed=seed, limit=limit, skip=self.skip)
+        data = Path(self.trace).read_bytes()
+        return parse_workload(data, self.trace, seed=seed, limit=limit, skip=self.skip, turns=self.turns)
 
     def key(self) -> str:
         """Names the setting: equal for equal results. The trace counts by its content."""
@@ -81,10 +84,7 @@ class Setting:
     def capacity_key(self) -> str:
         """Names what a capacity depends on: a pool that stays whole, and neither SLO nor warm-up."""
         limit = CAPACITY_REQUESTS if self.limit is None else min(self.limit, CAPACITY_REQUESTS)
-        same = Setting(
-            self.trace, self.pool, self.engine_models, "", self.alpha, self.host_ms, limit, signals=self.signals
-        )
-        return same.key()
+        return replace(self, events="", limit=limit, warm_up=0, slo=Slo(), regret_stride=0).key()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Cell:
     @property
     def file_name(self) -> str:
         scale = f"x{self.time_scale:.6g}" if self.load is None else f"l{self.load:.6g}"
-        return f"{self.policy}_{scale}_s{self.seed}.json"
+        return f"{file_stem(self.policy)}_{scale}_s{self.seed}.json"
 
 
 def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lambda _: None) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lam
     regret = Regret(setting.regret_stride, cell.seed) if setting.regret_stride else None
     cluster = Cluster(
         parse_pool(setting.pool, types),
-        _maker(cell.policy) if bound is None else lambda rng: bound,
+        policy_maker(cell.policy) if bound is None else lambda rng: bound,
         seed=cell.seed,
         signals=setting.signals,
         events=setting.pool_events(),
@@ -145,7 +145,7 @@ def measure_capacity(setting: Setting, on_run: Callable[[float, float], None] = 
     bound = bound_ms(rows, workload, Limits(), max(row.kv_tokens for row in rows))
 
     def p99(scale: float) -> float:
-        cluster = Cluster(rows, _maker(CAPACITY_POLICY), signals=setting.signals)
+        cluster = Cluster(rows, policy_maker(CAPACITY_POLICY), signals=setting.signals)
         result = cluster.run(workload.faster(scale))
         ttft = [request.ttft_ms for request in result.ended if request.ttft_ms is not None]
         found = float(np.percentile(ttft, 99)) if ttft else float("inf")
@@ -154,9 +154,3 @@ def measure_capacity(setting: Setting, on_run: Callable[[float, float], None] = 
 
     scale = find_capacity(p99, bound)
     return {"time_scale": scale, "arrivals_per_s": workload.rate * scale, "bound_ms": bound}
-
-
-def _maker(policy: str) -> Callable[[np.random.Generator], Policy]:
-    if policy not in REGISTRY:
-        raise ValueError(f"no policy {policy!r}; there are: {', '.join(sorted(REGISTRY))}")
-    return lambda rng: REGISTRY[policy]({}, rng)

@@ -68,6 +68,14 @@ class Workload:
         return (len(self.arrivals) - 1) / span * 1e3 if span > 0 else 0.0
 
 
+def stretch(arrivals: Sequence[Arrival], skip: int, limit: int | None) -> list[Arrival]:
+    """`limit` arrivals from number `skip` on, their jobs numbered and their times counted from there."""
+    kept = arrivals[skip : None if limit is None else skip + limit]
+    for index, (_, job) in enumerate(kept):
+        job.index = index
+    return [(at - kept[0][0], job) for at, job in kept]
+
+
 def chain_length(job: Job) -> int:
     """Jobs from this one to the end of its session."""
     count, following = 1, job.then

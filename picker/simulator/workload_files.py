@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from picker.simulator.trace import inflate, parse_trace
-from picker.simulator.workload import NAMESPACE, Arrival, Job, Runs, Workload, linked, single_ids, unshared
+from picker.simulator.workload import NAMESPACE, Arrival, Job, Runs, Workload, linked, single_ids, stretch, unshared
 
 SESSION_GAP_MS = 10_000.0
 """Mean time between the starts of sessions, which their trace does not tell, at a time scale of 1."""
@@ -30,11 +30,17 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
-def parse_workload(data: bytes, name: str, *, seed: int = 0, limit: int | None = None) -> Workload:
+def parse_workload(
+    data: bytes, name: str, *, seed: int = 0, limit: int | None = None, skip: int = 0, turns: int | None = None
+) -> Workload:
     """The workload in a file's bytes, its first `limit` requests only. `seed` draws what the file leaves open: times
-    inside Mooncake's rounding, order and starts of sessions. Raises ValueError."""
-    if limit is not None and limit < 1:
-        raise ValueError("a limit must be at least 1")
+    inside Mooncake's rounding, order and starts of sessions. Raises ValueError.
+
+    `skip` leaves out the first so many requests, and of a file of sessions those that begin among them. Of each session
+    only the first `turns` requests are kept.
+    """
+    if skip < 0 or any(least is not None and least < 1 for least in (limit, turns)):
+        raise ValueError("a limit and turns must be at least 1, a skip at least 0")
     text = inflate(data)
     head = text[:4096].lstrip()
     closed_loop = False
@@ -43,17 +49,16 @@ def parse_workload(data: bytes, name: str, *, seed: int = 0, limit: int | None =
         arrivals = _decisions(text)
     elif head.startswith(b"{"):
         closed_loop = b'"requests"' in text.split(b"\n", 1)[0]
-        arrivals = _sessions(text, seed, limit) if closed_loop else _mooncake(text, seed)
+        arrivals = _sessions(text, seed, limit, skip, turns) if closed_loop else _mooncake(text, seed)
     elif b"input_length" in head.split(b"\n", 1)[0]:
         arrivals = _lengths(text)
     else:
         raise ValueError("neither jsonl of requests or sessions, nor a CSV of lengths, nor a decision log")
+    if not closed_loop:
+        arrivals = stretch(arrivals, skip, limit)
     if not arrivals:
-        raise ValueError("no request in it")
-    if limit is not None and not closed_loop:
-        arrivals = arrivals[:limit]
-    start = arrivals[0][0]
-    return Workload(name, [(at - start, job) for at, job in arrivals], closed_loop)
+        raise ValueError(f"no request in it{f' after the first {skip}' if skip else ''}")
+    return Workload(name, arrivals, closed_loop)
 
 
 def _mooncake(text: bytes, seed: int) -> list[Arrival]:
@@ -128,23 +133,21 @@ class _Session(msgspec.Struct):
     block_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64
 
 
-def _sessions(text: bytes, seed: int, limit: int | None) -> list[Arrival]:
+def _sessions(text: bytes, seed: int, limit: int | None, skip: int, most_turns: int | None) -> list[Arrival]:
     draw = random.Random(seed)
-    decoder = msgspec.json.Decoder(_Session)
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    draw.shuffle(lines)
+    sessions, before = [], 0
+    for number, block_size, turns in _read_sessions(text):
+        if before >= skip:
+            sessions.append((number, block_size, turns[:most_turns]))
+        before += len(turns)
+    draw.shuffle(sessions)
     arrivals: list[Arrival] = []
     index, at = 0, 0.0
-    for number, line in lines:
-        try:
-            session = decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError(f"line {number}: {error}") from None
-        turns = list(_in_order(session.requests))[: None if limit is None else limit - index]
+    for number, block_size, turns in sessions:
         jobs = []
-        for gap_s, turn in turns:
-            runs = _own_runs(turn, number, session.block_size)
-            job = Job(index, max(1, turn.tokens_in), max(1, turn.out), runs, session.block_size)
+        for gap_s, turn in turns[: None if limit is None else limit - index]:
+            runs = _own_runs(turn, number, block_size)
+            job = Job(index, max(1, turn.tokens_in), max(1, turn.out), runs, block_size)
             jobs.append((gap_s * 1e3, job))
             index += 1
         if jobs:
@@ -153,6 +156,19 @@ def _sessions(text: bytes, seed: int, limit: int | None) -> list[Arrival]:
         if index == limit:
             break
     return arrivals
+
+
+def _read_sessions(text: bytes) -> Iterator[tuple[int, int, list[tuple[float, _Turn]]]]:
+    """(line, tokens a block, requests with the seconds before each) of every session."""
+    decoder = msgspec.json.Decoder(_Session)
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            session = decoder.decode(line)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from None
+        yield number, session.block_size, list(_in_order(session.requests))
 
 
 def _own_runs(turn: _Turn, session: int, block_size: int) -> Runs:

@@ -86,6 +86,23 @@ def test_a_trace_file_and_an_events_file_are_read(tmp_path: Path) -> None:
     assert [engine["alive"] for engine in cell["engines"]] == [False, True]
 
 
+def test_variants_of_a_policy_are_judged_against_each_other(tmp_path: Path) -> None:
+    asked = ("--policy", "weighted,weighted?prefixWeight=0", "--seeds", "3", "--first-seed", "7", "--time-scale", "1")
+    result = run(tmp_path, *asked, "--jobs", "1", trace="gen:x?requests=60&rate=40&share=0.8&groups=20")
+    assert result.exit_code == 0, result.output
+    assert "weighted?prefixWeight=0" in result.output
+    found = cells(tmp_path)
+    assert [(cell["policy"], cell["seed"]) for cell in found] == [
+        (policy, seed) for policy in ("weighted", "weighted?prefixWeight=0") for seed in (7, 8, 9)
+    ]
+    assert found[0]["prefix_hit_ratio"] > found[3]["prefix_hit_ratio"]
+
+
+def test_what_is_skipped_is_neither_played_nor_counted(tmp_path: Path) -> None:
+    assert run(tmp_path, "--time-scale", "1", "--skip", "30", "--warm-up", "4").exit_code == 0
+    assert cells(tmp_path)[0]["requests"] == 40 - 30 - 4
+
+
 def test_a_report_and_a_verdict_against_the_baseline_come_with_it(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     asked = ("--policy", "random,multiplicative", "--baseline", "random", "--seeds", "3", "--report", str(page))
@@ -100,6 +117,8 @@ def test_a_report_and_a_verdict_against_the_baseline_come_with_it(tmp_path: Path
     ("arguments", "given", "said"),
     [
         (("--policy", "nosuch"), {}, "no policy nosuch"),
+        (("--policy", "weighted?kvWait=1"), {}, 'did you mean "kvWeight"'),
+        (("--skip", "40"), {}, "no request after the first 40"),
         (("--load", "0"), {}, "loads must be"),
         (("--load", "a"), {}, "comma list"),
         ((), {"pool": "nosuch:3"}, "no engine type 'nosuch'"),

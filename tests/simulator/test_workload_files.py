@@ -107,6 +107,32 @@ def test_a_limit_counts_requests_within_sessions_too() -> None:
     assert parse_workload(LENGTHS, "l", limit=1).jobs == 1
 
 
+@pytest.mark.parametrize("data", [MOONCAKE, LENGTHS], ids=["mooncake", "lengths"])
+def test_after_a_skip_requests_are_numbered_and_timed_from_there(data: bytes) -> None:
+    _, (_, second) = parse_workload(data, "w").arrivals
+    ((at, job),) = parse_workload(data, "w", skip=1).arrivals
+    assert (at, job.index, job.prompt_tokens) == (0.0, 0, second.prompt_tokens)
+
+
+def test_a_skip_leaves_out_the_files_first_sessions_whatever_the_seed() -> None:
+    many = sessions(*([{"t": 0.0, "in": 64 + i, "out": 1, "h": [[1, 2]]}] * 3 for i in range(6)))
+    for seed in range(3):
+        kept = {job.prompt_tokens for _, job in parse_workload(many, "s", seed=seed, skip=10).arrivals}
+        assert kept == {64 + 4, 64 + 5}
+
+
+def test_turns_keep_the_beginning_of_each_session() -> None:
+    workload = parse_workload(sessions(TURNS, TURNS), "s", turns=1)
+    assert workload.jobs == 2
+    assert [job.prompt_tokens for _, job in workload.arrivals] == [130, 130]
+
+
+def test_a_skip_past_the_end_leaves_nothing() -> None:
+    for data in (MOONCAKE, LENGTHS, sessions(TURNS)):
+        with pytest.raises(ValueError, match="after the first 2"):
+            parse_workload(data, "w", skip=2)
+
+
 def test_a_seed_orders_the_sessions() -> None:
     many = sessions(*([{"t": 0.0, "in": 64 + i, "out": 1, "h": [[1, 2]]}] for i in range(9)))
     orders = [[j.prompt_tokens for _, j in parse_workload(many, "s", seed=seed).arrivals] for seed in (1, 1, 2)]

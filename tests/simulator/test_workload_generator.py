@@ -72,3 +72,10 @@ def test_a_seed_says_it_all() -> None:
 def test_a_spec_that_cannot_be_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="gen:x"):
         generate(spec)
+
+
+def test_a_skip_leaves_the_later_requests_as_they_are() -> None:
+    spec = "gen:x?requests=20&share=0.5&share_after=0.9"
+    whole, later = generate(spec).arrivals[15:], generate(spec, skip=15).arrivals
+    assert [chain(job, 16).tolist() for _, job in later] == [chain(job, 16).tolist() for _, job in whole]
+    assert [at for at, _ in later] == pytest.approx([at - whole[0][0] for at, _ in whole])
