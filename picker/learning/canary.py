@@ -66,10 +66,13 @@ class Canary:
         self._arms = (Moments(), Moments())
         self._last_s: float | None = None
 
-    def observe(self, by: int, beyond: float, weight: float, now: float) -> None:
-        """A pick `by` the rule or the model took `beyond` more log ms than was expected before it; `now` in seconds."""
+    def observe(self, by: int, beyond: float, weight: float, now: float) -> bool:
+        """A pick `by` the rule or the model took `beyond` more log ms than was expected before it; `now` in seconds.
+
+        Whether the verdict changed: `restart` then, once its numbers are read.
+        """
         if not math.isfinite(beyond) or not 0 < weight < math.inf:
-            return
+            return False
         keep = self._keep
         if self._last_s is not None:
             keep *= math.exp(min(self._last_s - now, 0.0) / self._window_s)
@@ -77,9 +80,9 @@ class Canary:
         for arm in self._arms:
             arm.forget(keep)
         self._arms[by].add(min(max(beyond, -FARTHEST), FARTHEST), weight)
-        if self.enough and (self.back if self.tripped else self.z >= self._z):
-            self.tripped = not self.tripped
-            self.restart()
+        changed = self.enough and (self.back if self.tripped else self.z >= self._z)
+        self.tripped ^= changed
+        return changed
 
     def restart(self) -> None:
         """Compare from now on only."""

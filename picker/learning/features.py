@@ -53,6 +53,8 @@ LOADS = (
     "log_overflow",
     "prefill_rate",
 )
+ANYWHERE = ("hit_share", "kv_usage", "waiting", "running", "log_head_ms")
+"""Loads that others tell better: far from where they were trained they mislead nobody."""
 TREE_FEATURES = (*LOADS, *(f"class_{i}" for i in range(MAX_HARDWARE)))
 
 

@@ -139,15 +139,15 @@ class Guard:
         """Who decides the next pick: BY_RULE or BY_MODEL."""
         return BY_MODEL if rng.random() < self.propensity(BY_MODEL) else BY_RULE
 
-    def picked(self, by: int, outside: bool = False) -> Reason:
-        """Count a pick and say why it was made by the one who was drawn, or `outside` the trained range by the rule."""
-        reason = Reason.SLICE
+    def why(self, by: int, outside: bool = False) -> Reason:
+        """Why the next pick is made by the one who was drawn, or, `outside` the trained range, by the rule."""
         if outside:
-            reason = Reason.OUT_OF_RANGE
-        elif by == (BY_MODEL if self.reason is Reason.NONE else BY_RULE):
-            reason = self.reason
+            return Reason.OUT_OF_RANGE
+        return self.reason if by == (BY_MODEL if self.reason is Reason.NONE else BY_RULE) else Reason.SLICE
+
+    def picked(self, reason: Reason) -> None:
+        """A pick was made for this reason."""
         self.counts[reason] += 1
-        return reason
 
     def model(self, usable: bool, now: float, *, proven: bool = False) -> None:
         """A model is in use now, or none is. `proven`: it was in charge before a restart and needs no rows to be so."""
@@ -167,10 +167,11 @@ class Guard:
                 errors.add(min(abs(said - outcome.log_ttft), WORST_ERROR))
             if self._predictions >= self._settings.cold_predictions:
                 self._error.update(self.error_ratio)
-        if self.reason is not Reason.COLD:
-            weight = min(outcome.weight, 2.0 / self._settings.canary_share)
-            self._canary.observe(outcome.by, outcome.log_ttft - outcome.log_expected, weight, now)
+        weight = 0.0 if self.reason is Reason.COLD else min(outcome.weight, 2.0 / self._settings.canary_share)
+        verdict = self._canary.observe(outcome.by, outcome.log_ttft - outcome.log_expected, weight, now)
         self._judge(now)
+        if verdict:
+            self._canary.restart()
 
     def inspect(self, rows: int, insane: int, now: float) -> None:
         """So many rows came in, so many of them insane (`experience.sane`)."""
@@ -227,12 +228,13 @@ class Guard:
             return
         if wanted is Reason.NONE and self.reason is not Reason.COLD and now < self._stay_until:
             return
+        self.transitions.append(Transition(now, self.reason, wanted, self.numbers))
         if wanted is Reason.NONE:
             self._returned_at = self._returned_at if self.reason is Reason.COLD else now
             self._canary.restart()
         elif wanted is not Reason.COLD and self.reason in (Reason.NONE, Reason.COLD):
             self._prolong(now)
-        self.transitions.append(Transition(now, self.reason, wanted, self.numbers))
+            self._canary.restart()
         self.reason = wanted
 
     def _prolong(self, now: float) -> None:
@@ -241,7 +243,6 @@ class Guard:
         relapsed = now - self._returned_at < 4 * self._stay_s
         self._stay_s = min(2 * self._stay_s, settings.longest_stay_s) if relapsed else settings.stay_s
         self._stay_until = now + self._stay_s
-        self._canary.restart()
 
 
 def accept(candidate_errors: Column, current_errors: Column, tolerance: float = 1.1) -> bool:

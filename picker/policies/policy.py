@@ -1,8 +1,8 @@
-"""What a policy is."""
+"""What a policy is, and what it may do beyond ranking: learn from what came of its picks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from picker.engines.rows import Column, Rows
 from picker.requests.request import Request
@@ -14,10 +14,17 @@ class Scores:
 
     `cost`: shape (N,), lower is better, +inf excludes an endpoint; equal costs are drawn at random by the caller.
     `reasons`: named columns of shape (N,) behind the cost, for the decision log and `explain`.
+    `propensity`: shape (N,), the chance that each endpoint had of coming first, where the policy itself draws; without
+    it, ties share theirs. `by` and `because`: who decided within the policy, and why, in a word each. `memo`: what a
+    policy that learns wants back when the pick is reserved.
     """
 
     cost: Column
     reasons: Mapping[str, Column] = field(default_factory=dict)
+    propensity: Column | None = None
+    by: str = ""
+    because: str = ""
+    memo: object = None
 
 
 class Policy(Protocol):
@@ -26,9 +33,47 @@ class Policy(Protocol):
     name: str
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
-        """Score all rows for this request at time `now` (seconds, monotonic). Changes nothing."""
+        """Score all rows for this request at time `now` (seconds, monotonic). Changes nothing but what it draws."""
         ...
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
         """Row `row` was chosen: windows and counters move here, never in `score`."""
+        ...
+
+
+class Facts(Protocol):
+    """What became of a request; None where nobody told. Seconds from its arrival."""
+
+    status: int
+    ttft_s: float | None
+    completion_tokens: int | None
+
+    @property
+    def tpot_s(self) -> float | None: ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A policy that is told what came of its picks. `flight` is the caller's number of a request under way."""
+
+    def ensure(self, capacity: int) -> None:
+        """Slots below `capacity` may come."""
+        ...
+
+    def reserved(
+        self, flight: int, request: Request, rows: Rows, row: int, scores: Scores, propensity: float, now: float
+    ) -> None:
+        """Row `row` was chosen by these scores; the pick goes by this number until `ended`, which always comes."""
+        ...
+
+    def first_byte(self, flight: int, ttft_s: float, now: float) -> None:
+        """Its first token came after so many seconds."""
+        ...
+
+    def ended(self, flight: int, facts: Facts | None, now: float) -> None:
+        """It is over; None where another endpoint served than the one picked. `now` is not before its pick."""
+        ...
+
+    def left(self, slot: int) -> None:
+        """The endpoint of this slot is gone; another one may take the slot."""
         ...

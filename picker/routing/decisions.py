@@ -111,6 +111,8 @@ def as_json(decision: Decision) -> dict[str, Any]:
         "matching": "exact" if request.exact else "text",
         "blocks": len(request.chain),
         "policy": decision.policy,
+        "by": decision.scores.by,
+        "because": decision.scores.because,
         "chosen": decision.addresses[0],
         "fallbacks": list(decision.addresses[1:]),
         "propensity": decision.propensity,

@@ -9,7 +9,7 @@ import numpy as np
 from picker.engines.ledger import Ledger
 from picker.engines.snapshot import snapshot
 from picker.engines.table import EngineTable
-from picker.policies.policy import Policy
+from picker.policies.policy import Learns, Policy
 from picker.pool.view import Endpoint, Pool, PoolChange
 from picker.requests.request import Request
 from picker.routing.choice import choose
@@ -70,6 +70,8 @@ class Router:
         self.table = EngineTable() if table is None else table
         self.ledger = Ledger() if ledger is None else ledger
         self.log = DecisionLog() if log is None else log
+        self._learns = policy if isinstance(policy, Learns) else None
+        self._now = 0.0
         self._rng = rng
         self._watchers = tuple(watchers)
         self._open: dict[int, Decision] = {}
@@ -82,8 +84,12 @@ class Router:
             self.ledger.forget(slot)
             self.table.clear(slot)
             self.hits.clear(slot)
+            if self._learns is not None:
+                self._learns.left(slot)
         self.table.ensure(self.pool.capacity)
         self.ledger.ensure(self.pool.capacity)
+        if self._learns is not None:
+            self._learns.ensure(self.pool.capacity)
         for slot, endpoint in change.added:
             self.table.classify(slot, endpoint.hardware)
             self.hits.publishes(slot, endpoint.kv_events is not None)
@@ -94,6 +100,7 @@ class Router:
 
         Raises NoEndpoint; then nothing was reserved.
         """
+        self._now = max(self._now, now)
         view = self.pool.view
         endpoints, slots = view.endpoints, view.slots
         if subset is not None:
@@ -107,6 +114,8 @@ class Router:
         order, propensity = choose(scores.cost, self.settings.destinations, self._rng)
         if not len(order):
             raise NoEndpoint(f"policy {self.policy.name} excluded every endpoint")
+        if scores.propensity is not None:
+            propensity = float(scores.propensity[order[0]])
         decision = Decision(
             flight=self._next,
             at=now,
@@ -129,15 +138,25 @@ class Router:
         self._open[decision.flight] = decision
         self.hits.placed(request, slot, now)
         self.policy.picked(request, rows, row, now)
+        if self._learns is not None:
+            self._learns.reserved(decision.flight, request, rows, row, scores, propensity, now)
         self.log.append(decision)
         for watcher in self._watchers:
             watcher.picked(decision)
         return decision
 
-    def first_byte(self, flight: int, now: float) -> None:
-        """The answer's body began: its prefill is done. Unknown and repeated flights are ignored."""
-        if flight in self._open:
-            self.ledger.first_byte(flight, now)
+    def first_byte(self, flight: int, now: float, ttft_s: float | None = None) -> None:
+        """The answer's body began: its prefill is done. Unknown flights are ignored, and words after the first.
+
+        `ttft_s` is when it began, in seconds from the pick; None for just now.
+        """
+        decision = self._open.get(flight)
+        if decision is None:
+            return
+        self._now = max(self._now, now)
+        self.ledger.first_byte(flight, now)
+        if self._learns is not None and not decision.fell_back:
+            self._learns.first_byte(flight, max(0.0, now - decision.at) if ttft_s is None else ttft_s, now)
 
     def served(self, flight: int, address: str) -> None:
         """The proxy says which endpoint really serves; after a fallback the reservation moves there."""
@@ -163,6 +182,8 @@ class Router:
         if facts.cached_tokens is not None and facts.prompt_tokens and not decision.fell_back:
             predicted = decision.predicted_hit_tokens
             self.hits.answered(decision.request, predicted, facts.cached_tokens, facts.prompt_tokens)
+        if self._learns is not None:
+            self._learns.ended(flight, None if decision.fell_back else facts, self._now)
         for watcher in self._watchers:
             watcher.ended(decision)
         return decision
@@ -173,6 +194,7 @@ class Router:
 
     def sweep(self, now: float) -> int:
         """End flights that nobody ended; returns how many. Call it every few seconds."""
+        self._now = max(self._now, now)
         lost = self.ledger.sweep(now, self.settings.sweep_after_s)
         for flight in lost:
             self.ended(flight.id, Outcome())

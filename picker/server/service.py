@@ -148,7 +148,7 @@ class Service:
         if record.served is not None:
             self.router.served(flight, record.served)
         if record.ttft_s is not None:
-            self.router.first_byte(flight, now)
+            self.router.first_byte(flight, now, record.ttft_s)
         if not record.ended:
             self.metrics.log_records.add("progress")
             if (awaited := self._awaited.get(flight)) is not None:

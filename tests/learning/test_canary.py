@@ -22,12 +22,12 @@ def trip(arms: Canary, seed: int, rows: int, model_worse_by: float, start_s: flo
     """Row, at 20 a second, after which the verdict changed; heavy tails, and slow shocks that both arms share."""
     rng = np.random.default_rng(seed)
     noise, steps, draws = rng.standard_t(3, rows) * 0.35, rng.normal(0, 0.03, rows), rng.random(rows)
-    before, shock = arms.tripped, 0.0
+    shock = 0.0
     for i in range(rows):
         shock = 0.995 * shock + steps[i]
         by = BY_RULE if draws[i] < SHARE else BY_MODEL
-        arms.observe(by, noise[i] + shock + model_worse_by * by, EACH[by], start_s + i / 20)
-        if arms.tripped != before:
+        if arms.observe(by, noise[i] + shock + model_worse_by * by, EACH[by], start_s + i / 20):
+            arms.restart()
             return i
     return None
 
@@ -63,6 +63,24 @@ def test_the_way_back_asks_for_fresh_rows_and_no_loss() -> None:
     assert trip(arms, 1, 5000, 0.3, start_s=300.0) is None
     assert trip(arms, 2, 5000, -0.3, start_s=600.0) is not None
     assert not arms.tripped
+
+
+def test_the_model_may_cost_its_own_requests_a_little() -> None:
+    arms = canary()
+    for i in range(2000):
+        arms.observe(BY_RULE, 0.1 * (-1) ** i, 1.0, i / 20)
+        arms.observe(BY_MODEL, 0.1 * (-1) ** i + 0.04, 1.0, i / 20)
+        assert not arms.tripped
+
+
+def test_no_loss_that_chance_could_hide_is_no_way_back() -> None:
+    arms = canary()
+    assert trip(arms, 0, 5000, 0.7) is not None
+    for i in range(100):
+        arms.observe(BY_RULE, (-1) ** i, 1.0, 300 + i)
+        arms.observe(BY_MODEL, (-1) ** i, 1.0, 300 + i)
+    assert arms.tripped
+    assert arms.difference == pytest.approx(0.0, abs=0.02)
 
 
 def test_what_shakes_the_whole_pool_shakes_both_arms() -> None:

@@ -139,6 +139,12 @@ class TestHostile:
             corrections.restart(0, second, first, 7, now) if first > 1 else corrections.hurry(0)
             assert (np.abs(corrections.by_slot[:, 0]) <= np.float32(BOUNDS)).all()
 
+    def test_one_absurd_row_says_no_more_than_the_bound(self) -> None:
+        absurd, bound = taught(50, ttft=0.0), taught(50, ttft=0.0)
+        absurd.observe(0, 9.0, NAN, 51.0)
+        bound.observe(0, BOUNDS[TTFT], NAN, 51.0)
+        assert ttft(absurd) == ttft(bound) < 0.2
+
     def test_an_endpoint_that_left_is_nobody(self) -> None:
         corrections = taught(10)
         before = corrections.by_slot.copy()

@@ -135,6 +135,7 @@ class TestCanary:
             service = Service(seed)
             assert service.live(rows, worse)
             assert service.guard.reason is Reason.CANARY
+            assert service.guard.transitions[-1].numbers["canary_z"] >= 3.25
 
     def test_a_model_that_improves_gets_back(self) -> None:
         service = Service()
@@ -160,6 +161,28 @@ class TestCanary:
         service.finish(100, WRONG)
         assert service.guard.propensity(BY_MODEL) == pytest.approx(0.02)
         assert Guard().propensity(BY_MODEL) == 0.0
+
+    def test_rows_of_another_time_are_not_compared(self) -> None:
+        service = Service(in_charge=False)
+        service.guard.model(True, 0.0)
+        service.finish(49)
+        cold = service.guard.numbers["canary_rows_model"]
+        service.finish(301)
+        service.finish(100, WRONG)
+        handed_over = service.guard.transitions[-1]
+        assert (cold, handed_over.now) == (0.0, Reason.ERROR)
+        service.finish(1, WRONG)
+        assert handed_over.numbers["canary_rows_model"] > 200
+        assert service.guard.numbers["canary_rows_model"] <= 100
+        while service.guard.mode is Mode.RULE:
+            service.finish(1)
+        assert service.guard.numbers["canary_rows_model"] == 0.0
+
+    def test_no_single_row_outweighs_the_others(self) -> None:
+        service = Service()
+        service.finish(1000)
+        service.finish(1, replace(GOOD, weight=1e9))
+        assert service.guard.numbers["canary_rows_model"] > 50
 
     def test_draws_have_the_announced_probability(self) -> None:
         guard, rng = Service().guard, np.random.default_rng(0)
@@ -187,6 +210,11 @@ class TestPoisoned:
         service.guard.inspect(100, 50, service.now)
         assert service.guard.reason is Reason.POISONED
         service.guard.inspect(1000, 0, service.now + STAY_S)
+        assert service.guard.mode is Mode.LEARNED
+
+    def test_a_few_rows_are_no_stream(self) -> None:
+        service = Service()
+        service.guard.inspect(10, 10, service.now)
         assert service.guard.mode is Mode.LEARNED
 
     def test_one_lying_engine_of_many_is_not_the_stream(self) -> None:
@@ -249,17 +277,19 @@ class TestHandOver:
 class TestReasonsOfPicks:
     def test_each_pick_is_counted_once_under_the_reason_for_who_decided(self) -> None:
         guard = Service().guard
-        made = [guard.picked(BY_MODEL), guard.picked(BY_RULE), guard.picked(BY_MODEL, outside=True)]
+        made = [guard.why(BY_MODEL), guard.why(BY_RULE), guard.why(BY_MODEL, outside=True)]
+        for reason in made:
+            guard.picked(reason)
         assert made == [Reason.NONE, Reason.SLICE, Reason.OUT_OF_RANGE]
         assert {reason: count for reason, count in guard.counts.items() if count} == dict.fromkeys(made, 1)
 
     def test_the_rules_picks_have_the_reason_that_it_is_in_charge_for(self) -> None:
         guard = Guard()
-        assert guard.picked(BY_RULE) is Reason.COLD
+        assert guard.why(BY_RULE) is Reason.COLD
         service = Service()
         service.finish(100, WRONG)
-        assert service.guard.picked(BY_RULE) is Reason.ERROR
-        assert service.guard.picked(BY_MODEL) is Reason.SLICE
+        assert service.guard.why(BY_RULE) is Reason.ERROR
+        assert service.guard.why(BY_MODEL) is Reason.SLICE
 
 
 class TestHostile:

@@ -71,6 +71,27 @@ def test_a_flood_that_rises_slowly_is_one_too() -> None:
     assert saturation.tripped
 
 
+def test_a_step_to_longer_waits_is_no_growth() -> None:
+    saturation = watch()
+    for second in range(30):
+        saturation.look(float(second), waits(1.0 if second < 15 else 6.0), PREFILL_MS)
+        assert not saturation.tripped
+
+
+def test_looks_may_come_more_often_than_needed() -> None:
+    saturation = watch()
+    for tenth in range(150):
+        saturation.look(tenth / 10, waits(tenth / 10), PREFILL_MS)
+    assert saturation.tripped
+
+
+def test_what_was_before_a_pause_is_no_part_of_a_trend() -> None:
+    saturation = watch()
+    for second in (0, 1, 2, 3, 4, 100, 101):
+        saturation.look(float(second), waits(float(second)), PREFILL_MS)
+    assert not saturation.tripped
+
+
 def test_waits_that_grow_but_stay_short_are_a_morning() -> None:
     saturation = watch()
     for second in range(30):

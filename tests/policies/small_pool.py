@@ -4,13 +4,16 @@ import numpy as np
 
 from picker.engines.rows import Rows
 from picker.policies.example import example_rows
-from picker.policies.policy import Policy
+from picker.policies.policy import Learns, Policy
 from picker.policies.registry import REGISTRY
 from picker.requests.request import Request
 
 
 def make(name: str, **params: object) -> Policy:
-    return REGISTRY[name](params, np.random.default_rng(0))
+    policy = REGISTRY[name](params, np.random.default_rng(0))
+    if isinstance(policy, Learns):
+        policy.ensure(4096)
+    return policy
 
 
 def costs(policy: Policy, request: Request, now: float = 0.0, **columns: list[float]) -> list[float]:

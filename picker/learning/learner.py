@@ -1,0 +1,257 @@
+"""What the serving process holds of what is learned: the model in use, what corrects it, who may decide, and the rows
+that are on their way to the trainer.
+
+    pick      predict -> (policy decides) -> placed, reserved
+    answer    first_byte -> correction, drift, guard;  ended -> a row of experience
+    now and then   tick;  drain -> trainer -> adopt
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picker.engines.rows import Column, Rows
+from picker.engines.table import grown
+from picker.learning.baseline import AT_PICK, BEFORE_PICK, Baseline, at_pick, before_pick
+from picker.learning.correction import Corrections
+from picker.learning.drift import Drift
+from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, sane
+from picker.learning.exploration import bonus
+from picker.learning.features import Features, features
+from picker.learning.guard import Guard, Outcome
+from picker.learning.lengths import OutputLengths
+from picker.learning.model import Estimate, Model, Vector, base_ttft, estimate
+from picker.learning.pressure import Pressure
+from picker.learning.reuse import Reuse
+from picker.requests.request import Request
+
+MAX_OUTBOX = 20_000
+MAX_PENDING = 100_000
+_NUMBER, _SEEN, _PICKED_AT = range(3)
+_NOTHING = np.array([0.0, 0.0, -math.inf])
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is known and said of N endpoints."""
+
+    known: Features
+    said: Estimate | None
+    """None without a model."""
+    correction: Vector
+    """Shape (2, N), log, a newcomer's head start included."""
+    chance: Column
+    """That a block evicted there is asked for again."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A pick on its way: its row of experience so far, and what was expected of it."""
+
+    slot: int
+    row: Experience
+    log_ttft: float
+    log_tpot: float
+    correction: float
+    at_pick: tuple[float, ...]
+    before_pick: tuple[float, ...]
+    weight: float
+    request: Request
+    told: bool = False
+
+
+class Learner:
+    """Single-threaded; times are seconds of one clock that does not go back."""
+
+    def __init__(self, guard: Guard | None = None, *, correct: bool = True) -> None:
+        """`correct` off leaves corrections of endpoints out."""
+        self.guard = Guard() if guard is None else guard
+        self.model: Model | None = None
+        self.corrections, self.drift = Corrections(), Drift()
+        self.lengths, self.reuse, self.pressure = OutputLengths(), Reuse(), Pressure()
+        self.overflowed = 0
+        """Rows lost because nobody drained them."""
+        self.forgotten: list[tuple[int, float]] = []
+        """Endpoint numbers that drifted and since when: their older rows teach no more. Taken out by the caller."""
+        self.spread = 0.5
+        """Standard deviation of the log error of TTFT."""
+        self._correct = correct
+        self._baseline, self._before = Baseline(AT_PICK), Baseline(BEFORE_PICK)
+        self._outbox: deque[Experience] = deque()
+        self._pending: dict[int, _Pending] = {}
+        self._slots = np.repeat(_NOTHING[:, None], 64, axis=1)
+        self._numbers = 0
+        self._queue: tuple[Column, float] | None = None
+
+    def ensure(self, capacity: int) -> None:
+        """Make room for slots below `capacity`."""
+        if capacity > self._slots.shape[1]:
+            self._slots = grown(self._slots, capacity, _NOTHING)
+        self.corrections.ensure(capacity)
+        self.pressure.ensure(capacity)
+
+    def predict(self, request: Request, rows: Rows, now: float) -> Prediction:
+        """What the model says of each endpoint."""
+        known = features(rows, request.prompt_tokens, self.pressure.prefill_rate(rows.slots, now))
+        memory_s = self.pressure.memory_s(rows.slots, now)
+        chance = np.where(np.isinf(memory_s), 0.0, self.reuse.chance(memory_s))
+        correction = self.corrections.by_slot[:, rows.slots].astype(np.float64)
+        if not self._correct:
+            correction[:] = 0.0
+        correction[0] += bonus(self._slots[_SEEN, rows.slots])
+        model = self.model
+        said = None if model is None else estimate(model, known, rows.hardware)
+        return Prediction(known, said, correction, chance)
+
+    def placed(self, request: Request, rows: Rows, row: int, now: float) -> None:
+        """Row `row` was picked."""
+        slot = int(rows.slots[row])
+        output = self.lengths.expect(request).mean
+        self.pressure.placed(slot, float(rows.new_tokens[row]), output, float(rows.kv_tokens[row]), now)
+        self.reuse.asked(request.chain, now)
+        self._slots[_PICKED_AT, slot] = now
+
+    def reserved(
+        self,
+        flight: int,
+        request: Request,
+        rows: Rows,
+        row: int,
+        prediction: Prediction,
+        *,
+        by: int,
+        propensity: float,
+        now: float,
+    ) -> None:
+        """The pick goes by this number until `ended`. Past MAX_PENDING nothing is kept."""
+        if len(self._pending) >= MAX_PENDING:
+            return
+        known, said, slot = prediction.known, prediction.said, int(rows.slots[row])
+        kept = np.zeros(1, EXPERIENCE)
+        kept["at_s"], kept["by"], kept["propensity"] = now, by, propensity
+        kept["endpoint"], kept["hardware"] = self._number(slot), rows.hardware[row]
+        kept["head_ms"] = known.head_ms[row]
+        kept["ttft_terms"], kept["tpot_terms"] = known.ttft_terms[:, row], known.tpot_terms[:, row]
+        kept["features"] = known.trees[:, row]
+        self._pending[flight] = _Pending(
+            slot,
+            kept,
+            math.nan if said is None else float(said.log_ttft[row]),
+            math.nan if said is None else float(said.log_tpot[row]),
+            float(prediction.correction[0, row]),
+            at_pick(float(rows.new_tokens[row]), float(rows.batch[row])),
+            before_pick(request.prompt_tokens, rows),
+            1.0 / max(self.guard.propensity(by), 1e-3),
+            request,
+        )
+
+    def first_byte(self, flight: int, ttft_s: float, now: float) -> None:
+        """The first token came. Later words about the same flight change nothing."""
+        pending = self._pending.get(flight)
+        if pending is None or pending.told or not 0 < ttft_s * 1e3 < LONGEST_MS:
+            return
+        pending.told = True
+        log_ttft = math.log(ttft_s * 1e3)
+        residual = log_ttft - pending.log_ttft
+        by = int(pending.row["by"][0])
+        if pending.slot >= 0:
+            self.corrections.observe(pending.slot, residual, math.nan, now)
+            self._slots[_SEEN, pending.slot] += 1
+            if self.drift.observe(pending.slot, residual):
+                self.corrections.hurry(pending.slot)
+                self.forgotten.append((int(pending.row["endpoint"][0]), now))
+        predicted = pending.log_ttft + pending.correction
+        if math.isfinite(predicted):
+            self.spread = math.sqrt(self.spread**2 + 0.01 * (min(abs(log_ttft - predicted), 3.0) ** 2 - self.spread**2))
+        expected = self._baseline.predict(pending.at_pick), self._before.predict(pending.before_pick)
+        self.guard.observe(Outcome(by, log_ttft, predicted, *expected, pending.weight), now)
+        self._baseline.learn(pending.at_pick, log_ttft)
+        self._before.learn(pending.before_pick, log_ttft)
+
+    def ended(
+        self, flight: int, ttft_s: float | None, tpot_s: float | None, output_tokens: int | None, now: float
+    ) -> None:
+        """The request is over; its row goes to the outbox if its first token came."""
+        pending = self._pending.pop(flight, None)
+        if pending is None or ttft_s is None:
+            return
+        self._pending[flight] = pending
+        self.first_byte(flight, ttft_s, now)
+        del self._pending[flight]
+        row = pending.row
+        row["ttft_ms"], row["tpot_ms"] = ttft_s * 1e3, math.nan if tpot_s is None else tpot_s * 1e3
+        if output_tokens is not None:
+            row["output_tokens"] = output_tokens
+            self.lengths.learn(pending.request, float(output_tokens))
+        if tpot_s is not None and tpot_s > 0 and math.isfinite(pending.log_tpot):
+            self.corrections.observe(pending.slot, math.nan, math.log(tpot_s * 1e3) - pending.log_tpot, now)
+        if len(self._outbox) >= MAX_OUTBOX:
+            self._outbox.popleft()
+            self.overflowed += 1
+        self._outbox.append(row)
+
+    def dropped(self, flight: int) -> None:
+        """The request was not served by the endpoint picked: it teaches nothing."""
+        self._pending.pop(flight, None)
+
+    def left(self, slot: int) -> None:
+        """The endpoint of this slot is gone."""
+        if slot < self._slots.shape[1]:
+            self._slots[:, slot] = _NOTHING
+        for keeper in (self.corrections, self.drift, self.pressure):
+            keeper.clear(slot)
+        for pending in self._pending.values():
+            if pending.slot == slot:
+                pending.slot = -1
+
+    def tick(self, now: float) -> None:
+        """About once a second: corrections fade, the guard looks at the queues."""
+        self.corrections.settle(now)
+        if self._queue is not None:
+            self.guard.pool(now, *self._queue)
+
+    def drain(self, now: float) -> Experience:
+        """All rows finished since the last call, in order of their ends."""
+        if not self._outbox:
+            return np.empty(0, EXPERIENCE)
+        rows = np.concatenate(self._outbox)
+        self._outbox.clear()
+        self.guard.inspect(len(rows), int(np.count_nonzero(~sane(rows))), now)
+        return rows
+
+    def adopt(self, model: Model, now: float, *, proven: bool = False) -> None:
+        """Predict with this model from now on; corrections start anew from what it brings of each endpoint."""
+        self.model = model
+        for slot, number in enumerate(self._slots[_NUMBER].tolist()):
+            if number:
+                known = model.corrections.get(int(number))
+                if known is None:
+                    self.corrections.restart(slot, math.nan, math.nan, 0, now)
+                else:
+                    self.corrections.restart(slot, known.log_ttft, known.log_tpot, known.rows, now)
+        self.guard.model(True, now, proven=proven)
+
+    def saw_queue(self, prediction: Prediction, rows: Rows) -> None:
+        """Remember how long each endpoint's line is, for the guard's next look."""
+        model, known = self.model, prediction.known
+        if model is not None:
+            usual = known.ttft_terms.copy()
+            usual[3:] = 0.0
+            alone = base_ttft(model.ttft_base, usual, np.zeros(len(rows)), rows.hardware)
+            whole = base_ttft(model.ttft_base, known.ttft_terms, known.head_ms, rows.hardware)
+            self._queue = np.maximum(0.0, whole - alone), float(np.median(alone))
+
+    def since_picked(self, slots: NDArray[np.intp], now: float) -> Column:
+        """Seconds since each endpoint was last picked, (N,); inf before its first pick."""
+        since: Column = now - self._slots[_PICKED_AT, slots]
+        return since
+
+    def _number(self, slot: int) -> int:
+        """Of the endpoint in this slot: never used twice."""
+        if not self._slots[_NUMBER, slot]:
+            self._numbers += 1
+            self._slots[_NUMBER, slot] = self._numbers
+        return int(self._slots[_NUMBER, slot])

@@ -1,0 +1,80 @@
+"""How long an answer will be, as far as a router can know: from the answers before it.
+
+Prompts that begin alike (the same system prompt, the same session) tend to be answered alike, so lengths are learned
+per prefix group within a model, per model, and over all; the narrowest that has seen enough speaks. The client's own
+max_tokens is the cap.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from river.stats import EWMean, Quantile
+
+from picker.requests.request import Request
+
+GROUP_BLOCKS = 32
+"""A prefix group is what shares so many leading blocks."""
+ENOUGH = 8
+MOST_KEYS = 4096
+FIRST_GUESS = 200.0
+_RATE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """An expected answer in tokens."""
+
+    mean: float
+    p90: float
+
+
+class _Lengths:
+    __slots__ = ("mean", "p90", "seen")
+
+    def __init__(self) -> None:
+        self.mean, self.p90, self.seen = EWMean(_RATE), Quantile(0.9), 0
+
+    def learn(self, tokens: float) -> None:
+        self.mean.update(tokens)
+        self.p90.update(tokens)
+        self.seen += 1
+
+
+class OutputLengths:
+    """Bounded: the keys least recently learned from go first."""
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[tuple[str, int] | str, _Lengths] = OrderedDict()
+        self._all = _Lengths()
+
+    def expect(self, request: Request) -> Length:
+        """What an answer to this request will come to."""
+        cap = float(request.max_tokens) if request.max_tokens else float("inf")
+        for key in _keys(request):
+            known = self._by_key.get(key)
+            if known is not None and known.seen >= ENOUGH:
+                return _capped(known, cap)
+        if self._all.seen:
+            return _capped(self._all, cap)
+        return Length(min(FIRST_GUESS, cap), min(2 * FIRST_GUESS, cap))
+
+    def learn(self, request: Request, output_tokens: float) -> None:
+        """An answer came to so many tokens."""
+        self._all.learn(output_tokens)
+        for key in _keys(request):
+            known = self._by_key.pop(key, None) or _Lengths()
+            known.learn(output_tokens)
+            self._by_key[key] = known
+        while len(self._by_key) > MOST_KEYS:
+            self._by_key.popitem(last=False)
+
+
+def _keys(request: Request) -> tuple[tuple[str, int] | str, ...]:
+    chain = request.chain
+    if not len(chain):
+        return (request.model,)
+    return (request.model, int(chain[min(len(chain), GROUP_BLOCKS) - 1])), request.model
+
+
+def _capped(known: _Lengths, cap: float) -> Length:
+    return Length(min(float(known.mean.get()), cap), min(float(known.p90.get() or FIRST_GUESS), cap))

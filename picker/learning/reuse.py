@@ -1,0 +1,59 @@
+"""How likely a cached block is to be asked for again, by how long nobody has: learned from a sample of the blocks asked
+for.
+
+A block is sampled by its hash, so that all its uses are seen. Each use is watched until the next use of the same block:
+the times between are ages at reuse. With U uses watched and R(a) of them reused at an age above a,
+
+    chance(a) = R(a) / (U - reuses at an age up to a)
+
+is the share of blocks untouched for a that are asked for again. Uses are forgotten exponentially, by count.
+"""
+
+from collections import OrderedDict
+
+import numpy as np
+
+from picker.engines.rows import Column
+from picker.requests.request import Chain
+
+SAMPLED = np.uint64(64)
+"""One block in so many is watched."""
+MOST_BLOCKS = 50_000
+FORGET_USES = 20_000
+"""Uses after which older ones have lost 63 % of their weight."""
+LONGEST_S = 3600.0
+_EDGES = np.geomspace(0.5, LONGEST_S, 40)
+
+
+class Reuse:
+    """Ages at reuse in a histogram over the logarithm of time, 0.5 s to an hour."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[int, float] = OrderedDict()
+        self._reused = np.zeros(len(_EDGES) + 1)
+        self._uses = 0.0
+        self._chance = np.zeros(len(_EDGES) + 1)
+
+    def asked(self, chain: Chain, now: float) -> None:
+        """A prompt of these blocks was picked for."""
+        sampled = chain[chain % SAMPLED == 0].tolist()
+        if not sampled:
+            return
+        keep = np.exp(-len(sampled) / FORGET_USES)
+        self._reused *= keep
+        self._uses = self._uses * keep + len(sampled)
+        for block in sampled:
+            before = self._last.pop(block, None)
+            self._last[block] = now
+            if before is not None:
+                self._reused[np.searchsorted(_EDGES, now - before)] += 1.0
+        while len(self._last) > MOST_BLOCKS:
+            self._last.popitem(last=False)
+        later = np.cumsum(self._reused[::-1])[::-1]
+        earlier = later[0] - later
+        self._chance = later / np.maximum(self._uses - earlier, 1.0)
+
+    def chance(self, age_s: Column) -> Column:
+        """Chance of a block that nobody has asked for in so many seconds to be asked for again, shape of `age_s`."""
+        found: Column = np.minimum(1.0, self._chance[np.searchsorted(_EDGES, age_s)])
+        return found

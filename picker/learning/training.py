@@ -1,0 +1,150 @@
+"""From experience to a model: the base first, then trees on what it misses, then each endpoint's own residual."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picker.engines.table import MAX_HARDWARE
+from picker.learning.base import fit_base
+from picker.learning.experience import Experience
+from picker.learning.features import ANYWHERE, TREE_FEATURES, Features, Matrix
+from picker.learning.forest import NO_FOREST, Forest, fit_forest, predict
+from picker.learning.model import (
+    LEAST_MS,
+    TPOT_BOUND,
+    TTFT_BOUND,
+    Correction,
+    Estimate,
+    Model,
+    Vector,
+    base_tpot,
+    base_ttft,
+    estimate,
+)
+
+LEAST_ROWS = 30
+"""Fewer rows than these give no model."""
+LEAST_TREE_ROWS = 200
+"""Fewer give a model without trees: the base needs no more to be useful, trees do."""
+_ANYWHERE = np.isin(TREE_FEATURES, ANYWHERE)
+_FAR = 1e30
+_LAST_ROWS = 20
+_FORGET = 0.88
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a model is made of; each can be left out, to see what it is worth."""
+
+    base: bool = True
+    trees: bool = True
+    corrections: bool = True
+    tree_count: int = 100
+    leaves: int = 31
+
+
+def train(rows: Experience, version: int, parts: Parts = Parts()) -> Model | None:
+    """A model of these rows, sane ones in order of their ends; None for fewer than LEAST_ROWS of them.
+
+    Without the base, trees stand on the mean log latency alone.
+    """
+    timed = ~np.isnan(rows["tpot_ms"])
+    if len(rows) < LEAST_ROWS or np.count_nonzero(timed) < LEAST_ROWS:
+        return None
+    hardware = rows["hardware"].astype(np.intp)
+    known = _features(rows)
+    ttft, tpot = _ms(rows["ttft_ms"]), _ms(rows["tpot_ms"][timed])
+    if parts.base:
+        ttft_base = fit_base(known.ttft_terms.T, ttft + known.head_ms, hardware)
+        tpot_base = fit_base(known.tpot_terms.T[timed], tpot, hardware[timed])
+    else:
+        ttft_base, tpot_base = _constant(known.ttft_terms, ttft), _constant(known.tpot_terms, tpot)
+    miss = np.log(ttft) - np.log(base_ttft(ttft_base, known.ttft_terms, known.head_ms, hardware))
+    slow = np.log(tpot) - np.log(base_tpot(tpot_base, known.tpot_terms, hardware)[timed])
+    features = known.trees.T.astype(np.float32)
+    ttft_trees = _trees(features, np.clip(miss, -2, 2), parts)
+    tpot_trees = _trees(features[timed], np.clip(slow, -1, 1), parts)
+    model = Model(
+        version,
+        len(rows),
+        ttft_base,
+        tpot_base,
+        ttft_trees,
+        tpot_trees,
+        np.where(_ANYWHERE, -_FAR, features.min(axis=0)).astype(np.float32),
+        np.where(_ANYWHERE, _FAR, features.max(axis=0)).astype(np.float32),
+    )
+    if not parts.corrections:
+        return model
+    left = np.full((2, len(rows)), np.nan)
+    left[0] = miss - np.clip(predict(ttft_trees, features.T), -TTFT_BOUND, TTFT_BOUND)
+    left[1, timed] = slow - np.clip(predict(tpot_trees, features[timed].T), -TPOT_BOUND, TPOT_BOUND)
+    return _with_corrections(model, rows["endpoint"], left)
+
+
+def errors(model: Model, rows: Experience) -> NDArray[np.float64]:
+    """|log error| of the TTFT of each row, (rows,), with the corrections that the model brings."""
+    said = estimate_rows(model, rows)
+    own = np.array(
+        [model.corrections[e].log_ttft if e in model.corrections else 0.0 for e in rows["endpoint"].tolist()]
+    )
+    found: NDArray[np.float64] = np.abs(np.log(_ms(rows["ttft_ms"])) - said.log_ttft - own)
+    return found
+
+
+def mean_error(model: Model, rows: Experience) -> float:
+    """Mean of `errors`."""
+    return float(errors(model, rows).mean())
+
+
+def estimate_rows(model: Model, rows: Experience) -> Estimate:
+    """The model's word on rows of experience instead of endpoints."""
+    return estimate(model, _features(rows), rows["hardware"].astype(np.intp))
+
+
+def _features(rows: Experience) -> Features:
+    def feature_major(name: str) -> Matrix:
+        return np.ascontiguousarray(rows[name].T, np.float64)
+
+    return Features(
+        feature_major("ttft_terms"),
+        feature_major("tpot_terms"),
+        rows["head_ms"].astype(np.float64),
+        feature_major("features"),
+    )
+
+
+def _ms(column: NDArray[np.float32]) -> Vector:
+    return np.maximum(column.astype(np.float64), LEAST_MS)
+
+
+def _constant(terms: Matrix, target_ms: Vector) -> Matrix:
+    """No base: every row is expected to take the geometric mean; the first term is one everywhere."""
+    base = np.zeros((MAX_HARDWARE, len(terms)))
+    base[:, 0] = np.exp(np.log(target_ms).mean())
+    return base
+
+
+def _trees(features: NDArray[np.float32], target: Vector, parts: Parts) -> Forest:
+    if not parts.trees or len(features) < LEAST_TREE_ROWS:
+        return NO_FOREST
+    return fit_forest(features, target, trees=parts.tree_count, leaves=parts.leaves)
+
+
+def _with_corrections(model: Model, endpoints: NDArray[np.uint32], left: NDArray[np.float64]) -> Model:
+    """`left`, (2, rows): what the shared model misses of log TTFT and log TPOT."""
+    corrections = {}
+    for endpoint in np.unique(endpoints).tolist():
+        last = np.flatnonzero(endpoints == endpoint)[-_LAST_ROWS:]
+        corrections[endpoint] = Correction(_recent_mean(left[0, last]), _recent_mean(left[1, last]), len(last))
+    return replace(model, corrections=corrections)
+
+
+def _recent_mean(values: NDArray[np.float64]) -> float:
+    """Mean that forgets: the last value weighs most. nan where nothing is known."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan")
+    weight = _FORGET ** np.arange(len(values))[::-1]
+    return float((values * weight).sum() / weight.sum())
