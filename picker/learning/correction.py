@@ -4,7 +4,7 @@ Endpoints are told apart here and nowhere else in the model, so a slowed engine 
 long before a model trained on everybody's says so. Per endpoint and target:
 
     memory    rows that the mean is made of, at most 1/RATE; a row weighs 1/memory: a plain mean at first, then
-              exponential forgetting (river's EWMean, rate .12: section 5 of the measurements that the design rests on)
+              exponential forgetting (river's EWMean, rate .12)
     evidence  rows that speak for the mean, at most MOST_EVIDENCE
     shown     mean x evidence / (evidence + 3) x 2^(-silence / half-life), clipped
 

@@ -184,6 +184,23 @@ class TestCanary:
         service.finish(1, replace(GOOD, weight=1e9))
         assert service.guard.numbers["canary_rows_model"] > 50
 
+    def test_a_row_weighs_by_how_unlikely_its_arm_was(self) -> None:
+        service = Service()
+        service.finish(100)
+        service.finish(10, replace(GOOD, log_ttft=7.0, log_predicted=7.1, log_baseline=7.4, weight=10.0))
+        assert service.guard.numbers["canary_difference"] > 0.45
+
+    def test_the_next_verdict_needs_rows_of_its_own(self) -> None:
+        """One against the model, then, during its stay, one for it: each soon after the thirtieth row of both."""
+        service, rows = Service(), []
+        for worse in [1.0] * 31 + [0.0] * 33:
+            service.finish(1, replace(GOOD, log_ttft=6.0 + worse, log_predicted=6.1 + worse, log_baseline=6.4 + worse))
+            service.finish(1, replace(GOOD, by=BY_RULE))
+            rows.append(service.guard.numbers["canary_rows_rule"])
+        assert service.guard.reason is Reason.CANARY
+        assert max(rows) < 32
+        assert rows[-1] < 5
+
     def test_draws_have_the_announced_probability(self) -> None:
         guard, rng = Service().guard, np.random.default_rng(0)
         by_rule = sum(guard.draw(rng) == BY_RULE for _ in range(4000))
