@@ -184,6 +184,11 @@ class TestCanary:
         service.finish(1, replace(GOOD, weight=1e9))
         assert service.guard.numbers["canary_rows_model"] > 50
 
+    def test_picks_that_no_draw_decided_are_not_compared(self) -> None:
+        service = Service()
+        service.finish(500, replace(GOOD, by=BY_RULE, weight=0.0))
+        assert service.guard.numbers["canary_rows_rule"] == 0.0
+
     def test_a_row_weighs_by_how_unlikely_its_arm_was(self) -> None:
         service = Service()
         service.finish(100)
