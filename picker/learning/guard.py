@@ -63,8 +63,8 @@ class Outcome:
     log_expected: float
     """What `baseline.before_pick` led to expect."""
     weight: float
-    """One over the probability, at the pick, that the one who decided would decide (`Guard.propensity`); 0 where no draw
-    decided (out of range, a probe): such picks are no fair sample of either."""
+    """One over the probability, at the pick, that the one who decided would decide (`Guard.propensity`); 0 where no
+    draw decided (out of range, a probe): such picks are no fair sample of either."""
 
 
 @dataclass(frozen=True, slots=True)
