@@ -4,7 +4,6 @@ Every round trains from scratch on the whole window: continued training forgets,
 to "fast" (measured). Some of the newest rows are kept out of the round: on them the new model is held against the old.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,24 +11,25 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.rows import Column
 from picker.learning.experience import EXPERIENCE, Experience, sane
+from picker.learning.guard import accept
 from picker.learning.window import Window, of
 
 M = TypeVar("M")
 
 JUDGED = 5
 """One in so many new rows is kept out of the round that they make due, to judge its model by."""
-FEWEST_JUDGED = 4
+FEWEST_JUDGED = 8
 """Fewer rows than these judge nobody."""
 MOST_NEW = 4000
 """New rows that wait for a round; older ones of them go to the window unjudged."""
-TOLERANCE = 1.1
-"""A new model may err so many times as much as the old one on rows that neither has seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """When a round is due. While rows are few each fifth more of them changes the model; later time decides."""
+    """When a round is due. While rows are few each fifth more of them changes the model; later time decides, where
+    enough is new beside what is known: how often a full window is trained on made no measurable difference."""
 
     first_rows: int = 50
     growth: float = 0.2
@@ -37,8 +37,9 @@ class Cadence:
     soonest_s: float = 1.0
     """Between two rounds, however many rows come."""
     latest_s: float = 5.0
-    """After so long `least_rows` new ones suffice."""
+    """After so long `least_rows` new ones, or `least_growth` of the window, suffice."""
     least_rows: int = 20
+    least_growth: float = 0.05
 
 
 @dataclass(slots=True)
@@ -59,14 +60,15 @@ class Counts:
 class Trainer(Generic[M]):
     """Rows in, models out, on the caller's clock.
 
-    `train(rows, version)` makes a model of the whole window or None where it cannot; `error(model, rows)` is how far a
-    model is off on some rows, lower is better. Models of one trainer have rising versions, from `version` + 1 on.
+    `train(rows, version)` makes a model of the whole window or None where it cannot; `errors(model, rows)` is how far a
+    model is off on each row, shape (rows,), lower is better. Models of one trainer have rising versions, from
+    `version` + 1 on.
     """
 
     def __init__(
         self,
         train: Callable[[Experience, int], M | None],
-        error: Callable[[M, Experience], float],
+        errors: Callable[[M, Experience], Column],
         window: Window | None = None,
         cadence: Cadence = Cadence(),
         model: M | None = None,
@@ -76,8 +78,9 @@ class Trainer(Generic[M]):
         self.window = Window() if window is None else window
         self.model = model
         self.counts = Counts(rows=len(self.window))
-        self._train, self._error, self._cadence = train, error, cadence
-        self._version = version
+        self._train, self._errors, self._cadence = train, errors, cadence
+        self.version = version
+        """Of the latest round, whatever became of it."""
         self._new = np.empty(0, EXPERIENCE)
         self._last_s: float | None = None
 
@@ -101,16 +104,16 @@ class Trainer(Generic[M]):
         if not self._due(now):
             return None
         self._last_s = now
-        self._version += 1
+        self.version += 1
         self.counts.rounds += 1
         held_out = self._held_out()
         rows = np.concatenate((self.window.rows(), self._new[~held_out]))
-        model, judging = self._train(rows, self._version), self._new[held_out]
+        model, judging = self._train(rows, self.version), self._new[held_out]
         self.window.add(self._new)
         self._new = np.empty(0, EXPERIENCE)
         if model is None:
             self.counts.failed += 1
-        elif self._worse(model, judging):
+        elif self.model is not None and not accept(self._errors(model, judging), self._errors(self.model, judging)):
             self.counts.rejected += 1
         else:
             self.model = model
@@ -128,10 +131,5 @@ class Trainer(Generic[M]):
             return seen >= cadence.first_rows
         since = now - self._last_s
         grown = new >= cadence.growth * (seen - new) and since >= cadence.soonest_s
-        return grown or (new >= cadence.least_rows and since >= cadence.latest_s)
-
-    def _worse(self, model: M, rows: Experience) -> bool:
-        if self.model is None or not len(rows):
-            return False
-        new, old = self._error(model, rows), self._error(self.model, rows)
-        return not math.isfinite(new) or new > TOLERANCE * old
+        enough = max(cadence.least_rows, cadence.least_growth * len(self.window))
+        return grown or (new >= enough and since >= cadence.latest_s)

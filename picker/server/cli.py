@@ -50,6 +50,11 @@ def main() -> None:
 @click.option("--enable-cert-reload", is_flag=True, help="Read the certificate again when it changes.")
 @click.option("--drain-timeout", "drain_timeout_s", type=float, help="Seconds; default from the config file, else 30.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes, each on its own consecutive ports.")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where a policy that learns keeps what it learned, over the config file's stateDir; default: nowhere.",
+)
 @click.option("--worker", type=click.IntRange(0), hidden=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), hidden=True)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info")

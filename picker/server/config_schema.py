@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     """LoRA adapter to the model of `models` that it adapts: its prompts are matched as the engine keys their blocks."""
     drain_timeout_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
     """How long open streams may go on after a stop signal."""
+    state_dir: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    """Folder in which a policy that learns keeps what it learned; nowhere when empty. `--state-dir` goes before."""
     scrape_interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=1.5)] = 0.2
     """Between two scrapes of one busy engine; idle ones are scraped less often."""
 

@@ -27,6 +27,7 @@ class ServeOptions:
     run_dir: Path | None = None
     log_level: str = "info"
     seed: int | None = None
+    state_dir: Path | None = None
 
     def port_conflict(self) -> str:
         """What is wrong with the ports of all workers together; empty if nothing is."""

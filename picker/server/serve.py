@@ -17,16 +17,19 @@ from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
 from picker.engines.scrape import HttpFetch, Scraper
+from picker.engines.table import EngineTable
 from picker.engines.tick import TickSettings
 from picker.exchange.machine import ExchangeSettings
+from picker.policies.learned import Learned
 from picker.policies.registry import REGISTRY
 from picker.pool.source import FileSource, parse_list
 from picker.pool.view import Endpoint
 from picker.requests.reader import Reader, ReaderSettings
 from picker.routing.hits import PrefixHits
 from picker.routing.router import Router, RouterSettings
-from picker.server.admin import admin_app, metrics_app
+from picker.server.admin import Source, admin_app, metrics_app
 from picker.server.config import PickerConfig, load_config
+from picker.server.learning import Learning
 from picker.server.options import ServeOptions
 from picker.server.relay import HEARTBEAT_S, Mailbox
 from picker.server.service import Service
@@ -52,6 +55,10 @@ class PickerProcess:
         self.index, self.picks = PrefixIndex(), ApproximateIndex()
         self.recent = ApproximateIndex(ttl_s=2.0)
         policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
+        table = EngineTable()
+        self.learning: Learning | None = None
+        if isinstance(policy, Learned):
+            self.learning = Learning(policy, table, time.monotonic, _state_file(options, settings.state_dir))
         self.router = Router(
             policy,
             PrefixHits(self.index, self.picks, self.recent),
@@ -63,7 +70,8 @@ class PickerProcess:
                 workers=options.workers,
                 first_flight=time.time_ns() // 1000,
             ),
-            watchers=(self.metrics, self.tallies),
+            table=table,
+            watchers=(self.metrics, self.tallies, *([self.learning.metrics] if self.learning else [])),
         )
         self.reader = Reader(
             ReaderSettings(
@@ -121,6 +129,8 @@ async def serve(options: ServeOptions) -> None:
     process = PickerProcess(options, config)
     process.index.warm()
     process.picks.warm()
+    if process.learning is not None:
+        process.learning.restore()
     stop = _stop_signal()
     async with contextlib.AsyncExitStack() as cleanup:
         await _watch_pool(process, cleanup)
@@ -131,6 +141,9 @@ async def serve(options: ServeOptions) -> None:
         if options.workers > 1:
             await _join_workers(process, cleanup)
         _background(cleanup, process.upkeep())
+        if process.learning is not None:
+            cleanup.push_async_callback(process.learning.close)
+            _background(cleanup, process.learning.run())
         server, health = ext_proc_server(process.streams, process.logs, process.health), health_server(process.health)
         _bind(server, health, options)
         await process.health.ready(True)
@@ -141,6 +154,12 @@ async def serve(options: ServeOptions) -> None:
         patience = options.drain_timeout_s
         await _drain(process, server, config.settings.drain_timeout_seconds if patience is None else patience)
         await health.stop(0)
+
+
+def _state_file(options: ServeOptions, configured: str) -> Path | None:
+    """Where this worker keeps what it learned; None for nowhere."""
+    folder = options.state_dir or (Path(configured) if configured else None)
+    return None if folder is None else folder / f"learned-{options.worker}"
 
 
 def _bind(server: grpc.aio.Server, health: grpc.aio.Server, options: ServeOptions) -> None:
@@ -182,13 +201,15 @@ async def _watch_pool(process: PickerProcess, cleanup: contextlib.AsyncExitStack
 
 
 async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> None:
-    options, router = process.options, process.router
-    sources = (
+    options, router, learning = process.options, process.router, process.learning
+    sources: list[Source] = [
         process.metrics,
         PoolMetrics(router, options.pool_name),
         SourceMetrics(router, process.scraper, process.feed, process.index, process.picks),
-    )
-    admin = admin_app(router, process.tallies, time.time() - process.service.clock())
+        *([learning.metrics] if learning else []),
+    ]
+    offset_s = time.time() - process.service.clock()
+    admin = admin_app(router, process.tallies, offset_s, learning.as_json if learning else None)
     for app, host, port in (
         (metrics_app(sources), options.host, options.metrics_port),
         (admin, "127.0.0.1", options.admin_port),

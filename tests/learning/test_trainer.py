@@ -7,6 +7,7 @@ from experience_rows import rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picker.engines.rows import Column
 from picker.learning.experience import Experience
 from picker.learning.trainer import Cadence, Trainer
 from picker.learning.window import Window
@@ -18,8 +19,12 @@ def fit(rows: Experience, version: int) -> Toy | None:
     return version, len(rows)
 
 
-def flat(model: Toy, rows: Experience) -> float:
-    return 1.0
+def flat(model: Toy, rows: Experience) -> Column:
+    return np.ones(len(rows))
+
+
+def seventh_is_best(model: Toy, rows: Experience) -> Column:
+    return np.full(len(rows), 1.0 if model[0] == 7 else 9.0)
 
 
 def test_the_first_model_comes_with_the_fiftieth_row() -> None:
@@ -41,15 +46,25 @@ def test_while_rows_are_few_a_fifth_more_of_them_is_enough_but_never_twice_a_sec
 
 def test_later_a_round_comes_every_five_seconds_of_traffic() -> None:
     trainer = Trainer(fit, flat)
-    trainer.add(rows(1000))
+    trainer.add(rows(400))
     trainer.poll(now=0.0)
     trainer.add(rows(19))
     assert trainer.poll(now=60.0) is None, "nineteen rows are no traffic"
     trainer.add(rows(1))
     assert trainer.poll(now=60.1) is not None
-    trainer.add(rows(20))
+    trainer.add(rows(21))
     assert trainer.poll(now=65.0) is None
     assert trainer.poll(now=65.2) is not None
+
+
+def test_a_round_waits_until_enough_is_new_beside_what_is_known() -> None:
+    trainer = Trainer(fit, flat)
+    trainer.add(rows(4000))
+    trainer.poll(now=0.0)
+    trainer.add(rows(199))
+    assert trainer.poll(now=60.0) is None
+    trainer.add(rows(1))
+    assert trainer.poll(now=61.0) is not None
 
 
 def test_every_round_trains_on_the_whole_window_but_for_what_judges_it() -> None:
@@ -59,16 +74,16 @@ def test_every_round_trains_on_the_whole_window_but_for_what_judges_it() -> None
     trainer.add(rows(50, 100))
     assert trainer.poll(now=5.0) == (2, 140)
     trainer.add(rows(20, 150))
-    assert trainer.poll(now=10.0) == (3, 166)
+    assert trainer.poll(now=10.0) == (3, 170), "four rows are too few to judge by"
     assert trainer.window.rows()["at_s"].tolist() == list(range(170))
 
 
 def test_a_model_that_is_worse_on_rows_that_neither_saw_is_rejected() -> None:
     seen: list[list[float]] = []
 
-    def third_is_bad(model: Toy, rows: Experience) -> float:
+    def third_is_bad(model: Toy, rows: Experience) -> Column:
         seen.append(rows["at_s"].tolist())
-        return 2.0 if model[0] == 3 else 1.0
+        return np.full(len(rows), 2.0 if model[0] == 3 else 1.0)
 
     trainer = Trainer(fit, third_is_bad)
     given: list[Toy | None] = []
@@ -81,7 +96,7 @@ def test_a_model_that_is_worse_on_rows_that_neither_saw_is_rejected() -> None:
 
 
 def test_a_model_whose_error_is_no_number_is_rejected() -> None:
-    trainer = Trainer(fit, lambda model, _: float("nan") if model[0] == 2 else 1.0)
+    trainer = Trainer(fit, lambda model, rows: np.full(len(rows), np.nan if model[0] == 2 else 1.0))
     trainer.add(rows(50))
     trainer.poll(now=0.0)
     trainer.add(rows(50))
@@ -115,9 +130,9 @@ def test_what_a_changed_endpoint_did_before_is_trained_on_no_more() -> None:
 def test_a_trainer_goes_on_from_the_rows_and_the_model_of_the_one_before() -> None:
     window = Window()
     window.add(rows(80))
-    trainer = Trainer(fit, lambda model, _: 1.0 if model[0] == 7 else 9.0, window, model=(7, 80), version=7)
+    trainer = Trainer(fit, seventh_is_best, window, model=(7, 80), version=7)
     assert trainer.poll(now=0.0) == (8, 80), "rows that both know judge nobody"
-    other = Trainer(fit, lambda model, _: 1.0 if model[0] == 7 else 9.0, window, model=(7, 80), version=7)
+    other = Trainer(fit, seventh_is_best, window, model=(7, 80), version=7)
     other.add(rows(50, 80))
     assert other.poll(now=0.0) is None
 

@@ -1,6 +1,7 @@
-"""Envoy's side of the conversation is written down once, beside the exchange's own tests."""
+"""Envoy's side of the conversation and rows of experience are written down once, beside their rooms' own tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "exchange"))
+for room in ("exchange", "learning"):
+    sys.path.append(str(Path(__file__).parent.parent / room))

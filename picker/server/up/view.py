@@ -1,5 +1,6 @@
 """The live table: engines, picks, latencies, and how far the replay is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,21 +33,21 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
     >>> engine_table("multiplicative", [row]).row_count
     1
     """
-    caption = "prefill: queued tokens; share: of the latest picks; p50, p99: TTFT in ms"
+    caption = "KV, hit, share of latest picks: %; queue: tokens to prefill; p50, p99: TTFT, ms"
     recent = sum(row["recent_picks"] for row in endpoints)
     table = Table(title=f"policy: {policy}", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("engine", no_wrap=True)
+    table.add_column("port", no_wrap=True)
     table.add_column("GPU", no_wrap=True)
-    for name in ("run", "wait", "KV %", "prefill", "hit %", "picks", "share", "fail", "p50", "p99"):
+    for name in ("run", "wait", "KV", "queue", "hit", "picks", "share", "fail", "p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in endpoints:
         ttft = row["ttft_ms"]
         table.add_row(
-            str(row["address"]),
-            str(row["hardware"]).partition("/")[0],
+            str(row["address"]).rpartition(":")[2],
+            str(row["hardware"]).partition("/")[0].partition("_")[0],
             f"{row['running']:.0f}",
             f"{row['waiting']:.0f}",
-            f"{100 * row['kv_usage']:.1f}",
+            f"{100 * row['kv_usage']:.0f}",
             f"{row['queued_tokens']:.0f}",
             _percent(row["prefix_hit_ratio"]),
             str(row["picks"]),
@@ -59,24 +60,25 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.1f}"
+    return "-" if ratio is None else f"{100 * ratio:.0f}"
 
 
 def learning_lines(facts: Mapping[str, Any]) -> Text:
     """Who decides, by which model, how well; of the admin port's `/learning` answer.
 
     >>> facts = {"by": "rule", "because": "cold", "version": 0, "age_s": None, "rows": 12, "error": None,
-    ...          "baseline_error": None, "ttft_ms": {"rule": {"mean": 81.5, "answers": 9}}}
+    ...          "ttft_ms": {"rule": {"mean": 81.5, "answers": 9}}}
     >>> print(learning_lines(facts))
-    the rule decides: cold; no model yet, 12 answers learned from
-    TTFT: by the rule 82 ms over 9
+    the rule decides: cold; no model yet, 12 answers seen
+    mean TTFT by the rule 82 ms over 9
     """
     why = "" if facts["by"] == "model" else f": {facts['because']}"
     model = f"version {facts['version']}, {facts['age_s']:.0f} s old" if facts["version"] else "no model yet"
-    said = f"the {facts['by']} decides{why}; {model}, {facts['rows']} answers learned from"
-    if facts["error"] is not None:
-        said += f"; its predictions are off by {100 * facts['error']:.0f} %"
     compared = [
         f"by the {by} {ttft['mean']:.0f} ms over {ttft['answers']}" for by, ttft in sorted(facts["ttft_ms"].items())
     ]
-    return Text(f"{said}\nTTFT: {', '.join(compared) or '-'}")
+    off = "" if facts["error"] is None else f"; predictions are off by a factor of {math.exp(facts['error']):.2f}"
+    return Text(
+        f"the {facts['by']} decides{why}; {model}, {facts['rows']} answers seen\n"
+        f"mean TTFT {', '.join(compared) or '-'}{off}"
+    )
