@@ -24,7 +24,7 @@ class GuardSettings:
     """The rule's share while too few of its picks are known, or they look better."""
     wary_z: float = 1.5
     canary_z: float = 3.25
-    canary_margin: float = 0.05
+    canary_margin: float = 0.02
     """Log TTFT that the model may cost its own requests for what it spares the others."""
     canary_fewest: float = 30.0
     canary_window_s: float = 600.0

@@ -23,7 +23,8 @@ from picker.learning.exploration import bonus
 from picker.learning.features import Features, features
 from picker.learning.guard import Guard, Outcome
 from picker.learning.lengths import OutputLengths
-from picker.learning.model import Estimate, Model, Vector, base_ttft, estimate
+from picker.learning.model import TPOT_BOUND, TTFT_BOUND, Estimate, Model, Vector, base_ttft, estimate
+from picker.learning.online_tree import OnlineTrees
 from picker.learning.pressure import Pressure
 from picker.learning.reuse import Reuse
 from picker.requests.request import Request
@@ -32,6 +33,7 @@ MAX_OUTBOX = 20_000
 MAX_PENDING = 100_000
 _NUMBER, _SEEN, _PICKED_AT = range(3)
 _NOTHING = np.array([0.0, 0.0, -math.inf])
+_BOUNDS = np.array([[TTFT_BOUND], [TPOT_BOUND]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Prediction:
     known: Features
     said: Estimate | None
     """None without a model."""
+    online: Vector
+    """Shape (2, N), log: the say of the trees that learn row by row, part of `said`; 0 without them."""
     correction: Vector
     """Shape (2, N), log, a newcomer's head start included."""
     chance: Column
@@ -55,6 +59,7 @@ class _Pending:
     row: Experience
     log_ttft: float
     log_tpot: float
+    online: tuple[float, float]
     correction: float
     at_pick: tuple[float, ...]
     before_pick: tuple[float, ...]
@@ -66,10 +71,12 @@ class _Pending:
 class Learner:
     """Single-threaded; times are seconds of one clock that does not go back."""
 
-    def __init__(self, guard: Guard | None = None, *, correct: bool = True) -> None:
-        """`correct` off leaves corrections of endpoints out."""
+    def __init__(self, guard: Guard | None = None, *, correct: bool = True, online: OnlineTrees | None = None) -> None:
+        """`correct` off leaves corrections of endpoints out. `online` trees learn here what models that come without
+        trees and corrections miss."""
         self.guard = Guard() if guard is None else guard
         self.model: Model | None = None
+        self.online = online
         self.corrections, self.drift = Corrections(), Drift()
         self.lengths, self.reuse, self.pressure = OutputLengths(), Reuse(), Pressure()
         self.overflowed = 0
@@ -102,9 +109,13 @@ class Learner:
         if not self._correct:
             correction[:] = 0.0
         correction[0] += bonus(self._slots[_SEEN, rows.slots])
-        model = self.model
-        said = None if model is None else estimate(model, known, rows.hardware)
-        return Prediction(known, said, correction, chance)
+        model, said, online = self.model, None, np.zeros((2, len(rows)))
+        if model is not None:
+            said = estimate(model, known, rows.hardware)
+            if self.online is not None:
+                online = np.clip(self.online.predict(known.trees), -_BOUNDS, _BOUNDS).astype(np.float64)
+                said = Estimate(said.log_ttft + online[0], said.log_tpot + online[1])
+        return Prediction(known, said, online, correction, chance)
 
     def placed(self, request: Request, rows: Rows, row: int, now: float) -> None:
         """Row `row` was picked."""
@@ -124,9 +135,10 @@ class Learner:
         *,
         by: int,
         propensity: float,
+        weight: float,
         now: float,
     ) -> None:
-        """The pick goes by this number until `ended`. Past MAX_PENDING nothing is kept."""
+        """The pick goes by this number until `ended`; `weight` is the guard's. Past MAX_PENDING nothing is kept."""
         if len(self._pending) >= MAX_PENDING:
             return
         known, said, slot = prediction.known, prediction.said, int(rows.slots[row])
@@ -141,10 +153,11 @@ class Learner:
             kept,
             math.nan if said is None else float(said.log_ttft[row]),
             math.nan if said is None else float(said.log_tpot[row]),
+            (float(prediction.online[0, row]), float(prediction.online[1, row])),
             float(prediction.correction[0, row]),
             at_pick(float(rows.new_tokens[row]), float(rows.batch[row])),
             before_pick(request.prompt_tokens, rows),
-            1.0 / max(self.guard.propensity(by), 1e-3),
+            weight,
             request,
         )
 
@@ -163,6 +176,8 @@ class Learner:
             if self.drift.observe(pending.slot, residual):
                 self.corrections.hurry(pending.slot)
                 self.forgotten.append((int(pending.row["endpoint"][0]), now))
+        if self.online is not None:
+            self.online.learn(pending.row["features"][0], residual + pending.online[0], math.nan)
         predicted = pending.log_ttft + pending.correction
         if math.isfinite(predicted):
             self.spread = math.sqrt(self.spread**2 + 0.01 * (min(abs(log_ttft - predicted), 3.0) ** 2 - self.spread**2))
@@ -187,7 +202,10 @@ class Learner:
             row["output_tokens"] = output_tokens
             self.lengths.learn(pending.request, float(output_tokens))
         if tpot_s is not None and tpot_s > 0 and math.isfinite(pending.log_tpot):
-            self.corrections.observe(pending.slot, math.nan, math.log(tpot_s * 1e3) - pending.log_tpot, now)
+            slower = math.log(tpot_s * 1e3) - pending.log_tpot
+            self.corrections.observe(pending.slot, math.nan, slower, now)
+            if self.online is not None:
+                self.online.learn(row["features"][0], math.nan, slower + pending.online[1])
         if len(self._outbox) >= MAX_OUTBOX:
             self._outbox.popleft()
             self.overflowed += 1
@@ -223,8 +241,12 @@ class Learner:
         return rows
 
     def adopt(self, model: Model, now: float, *, proven: bool = False) -> None:
-        """Predict with this model from now on; corrections start anew from what it brings of each endpoint."""
+        """Predict with this model from now on; corrections start anew from what it brings of each endpoint, or go on
+        beside online trees."""
         self.model = model
+        if self.online is not None:
+            self.guard.model(True, now, proven=proven)
+            return
         for slot, number in enumerate(self._slots[_NUMBER].tolist()):
             if number:
                 known = model.corrections.get(int(number))

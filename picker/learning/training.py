@@ -93,11 +93,6 @@ def errors(model: Model, rows: Experience) -> NDArray[np.float64]:
     return found
 
 
-def mean_error(model: Model, rows: Experience) -> float:
-    """Mean of `errors`."""
-    return float(errors(model, rows).mean())
-
-
 def estimate_rows(model: Model, rows: Experience) -> Estimate:
     """The model's word on rows of experience instead of endpoints."""
     return estimate(model, _features(rows), rows["hardware"].astype(np.intp))

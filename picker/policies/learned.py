@@ -46,6 +46,7 @@ from picker.learning.experience import BY_MODEL, BY_RULE
 from picker.learning.exploration import probe
 from picker.learning.guard import Mode, Reason
 from picker.learning.learner import Learner, Prediction
+from picker.learning.online_tree import OnlineTrees
 from picker.learning.ranges import outside, unknown_ground
 from picker.learning.training import Parts
 from picker.policies import multiplicative
@@ -56,6 +57,8 @@ Reward = Literal["ttft", "tpot", "e2e", "slo-goodput", "weighted"]
 Part = Literal["base", "trees", "correction", "marginal-cost", "guard"]
 NEAR = 1.1
 """Costs within this of the best are near it."""
+PROBE_COST = 2.0
+"""A forgotten endpoint is probed with a request that would cost it at most so many times what the best would."""
 SLACK = 0.5
 """How far outside the trained range the model may still decide, in widths of that range."""
 SLO_TTFT_MS, SLO_TPOT_MS = 1000.0, 50.0
@@ -79,7 +82,8 @@ class Learned:
 
     def __init__(self, params: Params, rng: np.random.Generator) -> None:
         self.params = params
-        self.learner = Learner(correct="correction" not in params.without)
+        online = OnlineTrees() if params.predictor == "online-tree" and "trees" not in params.without else None
+        self.learner = Learner(correct="correction" not in params.without, online=online)
         self.balance, self.congestion = Balance(), Congestion()
         self.rule = multiplicative.Multiplicative(multiplicative.Params())
         self._rng = rng
@@ -112,15 +116,15 @@ class Learned:
         model_share = 0.0 if unknown else guard.propensity(BY_MODEL) if self._guarded else 1.0
         propensity = self._propensity(model_share, best, near, rule.cost)
         reasons = _reasons(said, prediction, rule.cost, stakes)
-        memo = _Pick(prediction, said, by, ruled, reason)
+        memo = _Pick(prediction, said, by, ruled, reason, 0.0 if unknown else 1.0 / max(guard.propensity(by), 1e-3))
         if by == BY_RULE:
             return Scores(rule.cost, reasons, propensity, "rule", reason.value, memo)
         cost, because = said.cost, reason.value
         starved = probe(learner.since_picked(rows.slots, now), now - self._probed_at, self._rate)
-        if starved is not None:
+        if starved is not None and said.cost[starved] <= PROBE_COST * said.cost[best]:
             cost, because = _first(cost, starved), "probe"
             propensity = np.where(np.arange(len(rows)) == starved, 1.0, 0.0)
-            memo.probe = True
+            memo.probe, memo.weight = True, 0.0
         elif self._rng.random() < self.params.exploration:
             cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(near)))), "exploration"
         return Scores(cost, reasons, propensity, "model", because, memo)
@@ -139,7 +143,9 @@ class Learned:
             return
         learner = self.learner
         learner.placed(request, rows, row, now)
-        learner.reserved(flight, request, rows, row, pick.prediction, by=pick.by, propensity=propensity, now=now)
+        learner.reserved(
+            flight, request, rows, row, pick.prediction, by=pick.by, propensity=propensity, weight=pick.weight, now=now
+        )
         learner.guard.picked(pick.reason)
         keep = math.exp(min(0.0, self._rate_at - now) / 60.0)
         self._rate, self._rate_at = self._rate * keep + 1 / 60.0, now
@@ -173,8 +179,12 @@ class Learned:
     @property
     def parts(self) -> Parts:
         """What its models are to be made of."""
-        without = self.params.without
-        return Parts(base="base" not in without, trees="trees" not in without, corrections="correction" not in without)
+        without, shared = self.params.without, self.learner.online is None
+        return Parts(
+            base="base" not in without,
+            trees=shared and "trees" not in without,
+            corrections=shared and "correction" not in without,
+        )
 
     def _stakes(self, request: Request, endpoints: int, now: float) -> Stakes:
         hints = request.hints
@@ -209,6 +219,8 @@ class _Pick:
     by: int
     ruled: int
     reason: Reason
+    weight: float = 0.0
+    """One over the chance that the one who decided had of deciding; 0 where that was not drawn."""
     probe: bool = False
 
 
