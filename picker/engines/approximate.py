@@ -97,7 +97,7 @@ class ApproximateIndex:
     def nbytes(self) -> int:
         """Bytes in use, which is what is resident but for the rest of the last pages."""
         table = self._uses.table
-        return table.nbytes + 20 * int(table.state[USED]) + self._uses.holders.nbytes
+        return table.nbytes + 24 * int(table.state[USED]) + self._uses.holders.nbytes
 
     def touch(self, slot: int, chain: Chain, now: float) -> None:
         """A request with these blocks went to `slot`: its leading blocks, up to the capacity, are the youngest there.
