@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ENGINES ?= sim
-POLICY ?= multiplicative
+POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking bench bench-short bench-peers proto docs clean
+.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking bench bench-short bench-peers results proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,6 +50,10 @@ bench-short: .venv/.done
 
 bench-peers: .venv/.done
 	bash bench/install_peers.sh
+
+results: .venv/.done ## Every policy on every trace and pool, replayed: what is missing of hours; docs/results.md
+	$(BIN)/python -m results.run
+	$(BIN)/python -m results.page
 
 proto: .venv/.done ## Compile proto/ into picker/proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. proto/picker/proto/*.proto

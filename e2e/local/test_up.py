@@ -42,7 +42,7 @@ async def test_ctrl_c_stops_everything_and_leaves_no_child() -> None:
     process = await asyncio.create_subprocess_exec(*UP, stdout=asyncio.subprocess.PIPE)
     await until_said(process, b"Ctrl-C stops everything.")
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == 5
+    assert len(children) == 6, "engines, Envoy, picker and its trainer"
     process.send_signal(signal.SIGINT)
     assert await asyncio.wait_for(process.wait(), 30) == 0
     assert not [child for child in children if child.is_running()]

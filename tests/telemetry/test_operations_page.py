@@ -13,6 +13,7 @@ from picker.engines.ledger import Ledger
 from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
 from picker.server.transport import ALWAYS_SERVING, READY_NAMES
+from picker.telemetry.learning import LearningMetrics, LoopState
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.sources import SourceMetrics
 
@@ -24,7 +25,9 @@ def families() -> list[Metric]:
     router, index = make_router(), PrefixIndex()
     scraper = Scraper(EngineTable(), Ledger(), HttpFetch())
     sources = SourceMetrics(router, scraper, KvFeed(index), index, ApproximateIndex())
-    return [metric for source in (RequestMetrics(), PoolMetrics(router, "p"), sources) for metric in source.collect()]
+    learning = LearningMetrics(LoopState(), lambda: 0.0)
+    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, learning)
+    return [metric for source in told for metric in source.collect()]
 
 
 def test_every_metric_is_on_the_page_and_nothing_else() -> None:

@@ -203,7 +203,7 @@ def _stop_signal() -> asyncio.Event:
 @click.command(context_settings={"show_default": True})
 @click.option("--engines", type=click.IntRange(1, 64), default=4, help="How many engines.")
 @click.option("--engine", type=click.Choice(["sim", "vllm"]), default="sim", help="Simulated, or real vLLM on CPU.")
-@click.option("--policy", type=click.Choice(sorted(REGISTRY)), default="multiplicative")
+@click.option("--policy", type=click.Choice(sorted(REGISTRY)), default="learned")
 @click.option("--requests", type=click.IntRange(1), help="How much of the trace; default 1200 (sim), 40 (vllm).")
 @click.option("--once", is_flag=True, help="End after the replay: 0 only if every request got a complete answer.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
