@@ -31,6 +31,7 @@ from picker.requests.request import Request
 
 MAX_OUTBOX = 20_000
 MAX_PENDING = 100_000
+MAX_FORGOTTEN = 1000
 _NUMBER, _SEEN, _PICKED_AT = range(3)
 _NOTHING = np.array([0.0, 0.0, -math.inf])
 _BOUNDS = np.array([[TTFT_BOUND], [TPOT_BOUND]])
@@ -176,6 +177,7 @@ class Learner:
             if self.drift.observe(pending.slot, residual):
                 self.corrections.hurry(pending.slot)
                 self.forgotten.append((int(pending.row["endpoint"][0]), now))
+                del self.forgotten[:-MAX_FORGOTTEN]
         if self.online is not None:
             self.online.learn(pending.row["features"][0], residual + pending.online[0], math.nan)
         predicted = pending.log_ttft + pending.correction

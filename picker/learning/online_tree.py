@@ -10,15 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from river.tree import HoeffdingAdaptiveTreeRegressor
-from river.tree.splitter import QOSplitter
+from river.tree.splitter import TEBSTSplitter
 
 LIFETIME = 20_000
 """Rows after which a tree, which only grows, gives way to one that has been learning since half of them."""
 DEPTH = 8
 LARGEST = 2.0
 """Of a log residual, learned or said."""
-_STEP = 0.05
-"""Values of a feature closer than this, on its compressed scale, are told apart by no split."""
+_DIGITS = 1
+"""Of a feature's values on their compressed scale: closer ones are told apart by no split. River's other splitter that
+is bounded, QOSplitter, finds no split between two values alone, which is what hardware classes have."""
 _FARTHEST = 1e9
 
 Features = NDArray[np.floating]
@@ -87,7 +88,7 @@ def _tree(seed: int) -> Regressor:
         max_depth=DEPTH,
         delta=0.01,
         leaf_prediction="mean",
-        splitter=QOSplitter(_STEP),
+        splitter=TEBSTSplitter(_DIGITS),
         seed=seed,
     )
 

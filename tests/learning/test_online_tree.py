@@ -37,6 +37,13 @@ def test_trees_learn_which_loads_the_base_misjudges() -> None:
     assert np.abs(said[1] + expected).mean() < 0.1
 
 
+def test_trees_learn_from_a_feature_of_two_values() -> None:
+    seen = loads(400)
+    seen[:, 1] = seen[:, 1] > 5
+    trees = taught(seen, np.where(seen[:, 1] > 0, 0.5, -0.3))
+    assert trees.predict(np.array([[5.0, 5.0], [0.0, 1.0], [5.0, 5.0]]))[0] == pytest.approx([-0.3, 0.5], abs=0.05)
+
+
 def test_an_unknown_tpot_teaches_ttft_alone() -> None:
     trees = OnlineTrees()
     for row in loads(100):
