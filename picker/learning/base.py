@@ -1,8 +1,9 @@
 """The physical base: milliseconds as a non-negative sum of amounts of work, one set of coefficients per hardware class.
 
 Non-negative coefficients make more work never look faster, so that the base holds where no row has been yet. It is
-fitted on relative errors, twice: the second time rows far from the first fit weigh less (Huber's weights), so that a
-few absurd latencies do not bend it. A class leans on the fit over all classes until it has rows of its own.
+fitted several times on errors relative to the larger of what was measured and what the fit before says, with less weight
+on rows far from that (Huber's weights), so that a few absurd latencies, long or short, do not bend it. A class leans on
+the fit over all classes until it has rows of its own.
 """
 
 import numpy as np
@@ -17,6 +18,7 @@ _LEAN = 2.0
 """How many mean rows the fit over all classes weighs in that of one."""
 _FAR = 0.5
 """Relative error from which a row weighs less."""
+_ROUNDS = 3
 
 
 def fit_base(terms: Matrix, target_ms: NDArray[np.float64], hardware: NDArray[np.intp]) -> Matrix:
@@ -37,17 +39,19 @@ def fit_base(terms: Matrix, target_ms: NDArray[np.float64], hardware: NDArray[np
 
 
 def _fit(terms: Matrix, target_ms: NDArray[np.float64], prior: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    weight = 1.0 / np.maximum(target_ms, 1.0)
-    rows, goal = terms * weight[:, None], target_ms * weight
-    lean = np.empty((0, terms.shape[1]))
-    towards = np.empty(0)
-    if prior is not None:
-        strength = _LEAN * np.maximum(1e-3, rows.mean(axis=0))
-        lean, towards = np.diag(strength), strength * prior
-    found = _nnls(np.vstack((rows, lean)), np.concatenate((goal, towards)))
-    misses = np.abs(rows @ found - goal)
-    trust = np.sqrt(np.minimum(1.0, _FAR / np.maximum(misses, 1e-9)))
-    return _nnls(np.vstack((rows * trust[:, None], lean)), np.concatenate((goal * trust, towards)))
+    found, said, trust = np.zeros(terms.shape[1]), np.full(len(terms), np.median(target_ms)), np.ones(len(terms))
+    for _ in range(_ROUNDS):
+        weight = 1.0 / np.maximum(np.maximum(target_ms, said), 1.0)
+        rows, goal = terms * weight[:, None], target_ms * weight
+        lean, towards = np.empty((0, terms.shape[1])), np.empty(0)
+        if prior is not None:
+            strength = _LEAN * np.maximum(1e-3, rows.mean(axis=0))
+            lean, towards = np.diag(strength), strength * prior
+        found = _nnls(np.vstack((rows * trust[:, None], lean)), np.concatenate((goal * trust, towards)))
+        said = terms @ found
+        misses = np.abs(said - target_ms) / np.maximum(np.maximum(target_ms, said), 1.0)
+        trust = np.sqrt(np.minimum(1.0, _FAR / np.maximum(misses, 1e-9)))
+    return found
 
 
 def _nnls(rows: Matrix, goal: NDArray[np.float64]) -> NDArray[np.float64]:
