@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.linear_hashing import kernel
 from picker.learning.quickscorer import (
     AT_ONCE,
     COMPILED,
@@ -115,7 +116,12 @@ def predict(forest: Forest, features: Float) -> Float:
         return np.zeros(features.shape[1], np.float32)
     if features.ndim != 2 or len(features) != forest.features:
         raise ValueError(f"{features.shape} features for a forest of {forest.features}")
-    return _predict_compiled(forest, features) if COMPILED else predict_tables(forest, features)
+    if not COMPILED:
+        return predict_tables(forest, features)
+    out = np.empty(features.shape[1], np.float32)
+    columns = np.ascontiguousarray(features)
+    _predict_compiled(forest.split_features, forest.thresholds, forest.masks, forest.leaves, columns, out)
+    return out
 
 
 def predict_tables(forest: Forest, features: Float) -> Float:
@@ -123,14 +129,20 @@ def predict_tables(forest: Forest, features: Float) -> Float:
     return table_scores(forest.tables, forest.leaves, features)
 
 
-def _predict_compiled(forest: Forest, features: Float) -> Float:
-    rows = features.shape[1]
-    padded = np.empty((forest.features, -(-rows // LANES) * LANES), np.float32)
-    padded[:, :rows] = features
-    padded[:, rows:] = features[:, -1:]
-    out = np.zeros(padded.shape[1], np.float32)
-    add_scores(forest.split_features, forest.thresholds, forest.masks, forest.leaves, padded, out)
-    return out[:rows]
+@kernel
+def _predict_compiled(
+    split_features: Indices, thresholds: Float, masks: Bits, leaves: Float, features: Float, out: Float
+) -> None:
+    """`features`: (F, N); out: (N,)."""
+    inputs, rows = features.shape
+    known, scores = np.empty((1, inputs, LANES), np.float32), np.empty(LANES, np.float32)
+    for at in range(0, rows, LANES):
+        for feature in range(inputs):
+            for lane in range(LANES):
+                known[0, feature, lane] = features[feature, min(at + lane, rows - 1)]
+        scores[:] = 0.0
+        add_scores(split_features, thresholds, masks, leaves, known, 0, scores)
+        out[at : at + LANES] = scores[: min(LANES, rows - at)]
 
 
 def warm() -> None:

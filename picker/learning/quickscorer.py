@@ -2,7 +2,7 @@
 
 A split that sends a row right strikes out the leaves to its left; when all splits of a tree have spoken, the first leaf
 left is the row's. In what order they speak does not matter, so nothing branches: every split is put to all rows of a
-batch, at the speed of comparing and masking them sixteen at a time, and the time depends on sizes alone.
+block, at the speed of comparing and masking them a register at a time, and the time depends on sizes alone.
 
 Rows go to the right of a split where their value is greater than its threshold. Leaf i of a tree lies at column
 SLOTS[i] of the leaf values: the place to which a multiplication by a de Bruijn sequence sends the i-th bit, so that no
@@ -15,50 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.linear_hashing import kernel
+from picker.learning.tree_code import AT_ONCE, DE_BRUIJN, LANES, MAX_LEAVES, add_tree
+
+__all__ = ["AT_ONCE", "LANES", "MAX_LEAVES"]
 
 Float = NDArray[np.float32]
 Bits = NDArray[np.uint32]
 Indices = NDArray[np.uint32]
 
-MAX_LEAVES = 32
-LANES = 16
-"""Numbers of 32 bits in the widest register: batches of a multiple are scored at full speed."""
-BLOCK = 256
-"""Rows scored at a time, so that they stay in the first-level cache."""
-AT_ONCE = 2
-"""Splits put to the rows in one pass over their bits; those of a tree come in a multiple."""
 EVERY_LEAF = np.uint32(0xFFFF_FFFF)
-_DE_BRUIJN, _ONE, _SHIFT = np.uint32(0x077C_B531), np.uint32(1), np.uint32(27)
-SLOTS = np.array([(((1 << leaf) * int(_DE_BRUIJN)) & 0xFFFF_FFFF) >> 27 for leaf in range(MAX_LEAVES)], np.intp)
+_DE_BRUIJN, _SHIFT = np.uint32(DE_BRUIJN), np.uint32(27)
+SLOTS = np.array([(((1 << leaf) * DE_BRUIJN) & 0xFFFF_FFFF) >> 27 for leaf in range(MAX_LEAVES)], np.intp)
 
 
 @kernel
 def add_scores(
-    split_features: Indices, thresholds: Float, masks: Bits, leaves: Float, features: Float, out: Float
+    split_features: Indices, thresholds: Float, masks: Bits, leaves: Float, features: Float, block: int, out: Float
 ) -> None:
-    """Add to each row of a batch what T trees of S splits say of it. For use in other kernels: nothing is checked.
+    """Add to each row of a block what T trees of S splits say of it. For use in other kernels: nothing is checked.
 
-    split_features, thresholds, masks: (T, S), S even; leaves: (T, MAX_LEAVES); features: (F, N), finite, every split's
-    feature below F; out: (N,).
+    split_features, thresholds, masks: (T, S), S a multiple of AT_ONCE; leaves: (T, MAX_LEAVES); features: (blocks, F,
+    LANES), every split's feature below F; out: (LANES,).
     """
-    bits = np.empty(BLOCK, np.uint32)
-    for at in range(0, features.shape[1], BLOCK):
-        end = min(at + BLOCK, features.shape[1])
-        left, scores = bits[: end - at], out[at:end]
-        for tree in range(len(leaves)):
-            left[:] = EVERY_LEAF
-            for split in range(0, split_features.shape[1], AT_ONCE):
-                x, x_most, x_mask = split_features[tree, split], thresholds[tree, split], masks[tree, split]
-                y, y_most, y_mask = split_features[tree, split + 1], thresholds[tree, split + 1], masks[tree, split + 1]
-                xs, ys = features[x, at:end], features[y, at:end]
-                for i in range(len(left)):
-                    by_x = x_mask if xs[i] > x_most else EVERY_LEAF
-                    by_y = y_mask if ys[i] > y_most else EVERY_LEAF
-                    left[i] = np.uint32(left[i] & by_x & by_y)
-            values = leaves[tree]
-            for i in range(len(left)):
-                first = np.uint32(left[i] & np.uint32(~left[i] + _ONE))
-                scores[i] += values[np.uint32(first * _DE_BRUIJN) >> _SHIFT]
+    for tree in range(len(leaves)):
+        add_tree(features, block, split_features, thresholds, masks, leaves, tree, out)
 
 
 COMPILED = hasattr(add_scores, "py_func")
