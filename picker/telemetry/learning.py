@@ -11,8 +11,9 @@ from picker.routing.decisions import Decision
 from picker.telemetry.metrics import gauge
 from picker.telemetry.tally import Count
 
-RECENT = 256
-"""Answers over which the TTFT of each decider is shown."""
+RECENT_S = 60.0
+"""Answers of so long ago still count in the TTFT of each decider: over one time, for load moves both."""
+MOST_RECENT = 4096
 NOT_DRAWN = ("", "cold", "out_of_range", "probe")
 """Reasons for who decides that are no draw: what came of those picks compares nobody."""
 
@@ -55,7 +56,7 @@ class LearningMetrics:
         self.state = state
         self._clock = clock
         self._picks = Count("picker_learned_picks", "Picks, by who decided and why.", ("by", "because"), 64)
-        self._ttft_s: dict[str, deque[float]] = {}
+        self._ttft_s: dict[str, deque[tuple[float, float]]] = {}
 
     def picked(self, decision: Decision) -> None:
         self._picks.add(decision.scores.by, decision.scores.because)
@@ -63,7 +64,7 @@ class LearningMetrics:
     def ended(self, decision: Decision) -> None:
         ttft_s, by = decision.outcome.ttft_s, decision.scores.by
         if ttft_s is not None and decision.scores.because not in NOT_DRAWN:
-            self._ttft_s.setdefault(by, deque(maxlen=RECENT)).append(ttft_s)
+            self._ttft_s.setdefault(by, deque(maxlen=MOST_RECENT)).append((self._clock(), ttft_s))
 
     @property
     def age_s(self) -> float | None:
@@ -77,11 +78,14 @@ class LearningMetrics:
         return {
             **facts,
             "age_s": self.age_s,
-            "ttft_ms": {
-                by: {"mean": 1e3 * sum(ttft_s) / len(ttft_s), "answers": len(ttft_s)}
-                for by, ttft_s in self._ttft_s.items()
-            },
+            "ttft_ms": self._compared(),
         }
+
+    def _compared(self) -> dict[str, dict[str, float]]:
+        """Mean TTFT in ms of the last minute's answers, by decider."""
+        since = self._clock() - RECENT_S
+        recent = {by: [ttft_s for at, ttft_s in told if at >= since] for by, told in self._ttft_s.items()}
+        return {by: {"mean": 1e3 * sum(t) / len(t), "answers": len(t)} for by, t in recent.items() if t}
 
     def collect(self) -> Iterator[Metric]:
         state = self.state

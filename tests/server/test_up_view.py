@@ -55,13 +55,13 @@ def test_the_table_fits_a_narrow_terminal() -> None:
 
 def test_a_policy_that_learns_says_who_decides_and_how_both_fare() -> None:
     text = shown([ENGINE], LEARNED)
-    assert "the model decides; version 12, 3 s old, 480 answers seen\n" in text
-    assert "mean TTFT by the model 312 ms over 256, by the rule 512 ms over 31; predictions are off by a factor" in text
+    assert "the model decides; version 12, 3 s old, 480 answers seen, predictions off by x1.12\n" in text
+    assert "mean TTFT of the last minute: by the model 312 ms over 256, by the rule 512 ms over 31" in text
 
 
 def test_before_the_first_answer_nothing_is_made_up() -> None:
     cold = {**LEARNED, "by": "rule", "because": "cold", "version": 0, "rows": 0, "error": None, "ttft_ms": {}}
-    assert "the rule decides: cold; no model yet, 0 answers seen\nmean TTFT -" in shown([], cold)
+    assert "the rule decides: cold; no model yet, 0 answers seen\nmean TTFT of the last minute: -" in shown([], cold)
 
 
 def test_the_examples_hold() -> None:

@@ -13,7 +13,7 @@ from picker.requests.request import Request
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Outcome
 from picker.routing.router import Router
-from picker.telemetry.learning import RECENT, LearningMetrics, LoopState
+from picker.telemetry.learning import RECENT_S, LearningMetrics, LoopState
 
 
 class Told:
@@ -68,10 +68,18 @@ def test_ttft_is_compared_over_picks_whose_decider_was_drawn() -> None:
     watched.serve("rule", "cold", 9.0)
     watched.serve("rule", "out_of_range", 9.0)
     watched.serve("rule", "slice", 0.4, times=2)
-    watched.serve("model", "none", 0.2, times=RECENT + 5)
+    watched.serve("model", "none", 0.2, times=5)
     told = watched.metrics.as_json()["ttft_ms"]
     assert told["rule"] == {"mean": pytest.approx(400.0), "answers": 2}
-    assert told["model"] == {"mean": pytest.approx(200.0), "answers": RECENT}
+    assert told["model"] == {"mean": pytest.approx(200.0), "answers": 5}
+
+
+def test_ttft_is_compared_over_the_same_minute() -> None:
+    watched = Watched()
+    watched.serve("rule", "error", 9.0)
+    watched.now += RECENT_S + 1
+    watched.serve("model", "none", 0.2)
+    assert watched.metrics.as_json()["ttft_ms"] == {"model": {"mean": pytest.approx(200.0), "answers": 1}}
 
 
 def test_the_age_of_the_model_counts_from_its_adoption() -> None:

@@ -70,15 +70,15 @@ def learning_lines(facts: Mapping[str, Any]) -> Text:
     ...          "ttft_ms": {"rule": {"mean": 81.5, "answers": 9}}}
     >>> print(learning_lines(facts))
     the rule decides: cold; no model yet, 12 answers seen
-    mean TTFT by the rule 82 ms over 9
+    mean TTFT of the last minute: by the rule 82 ms over 9
     """
     why = "" if facts["by"] == "model" else f": {facts['because']}"
     model = f"version {facts['version']}, {facts['age_s']:.0f} s old" if facts["version"] else "no model yet"
     compared = [
         f"by the {by} {ttft['mean']:.0f} ms over {ttft['answers']}" for by, ttft in sorted(facts["ttft_ms"].items())
     ]
-    off = "" if facts["error"] is None else f"; predictions are off by a factor of {math.exp(facts['error']):.2f}"
+    off = "" if facts["error"] is None else f", predictions off by x{math.exp(facts['error']):.2f}"
     return Text(
-        f"the {facts['by']} decides{why}; {model}, {facts['rows']} answers seen\n"
-        f"mean TTFT {', '.join(compared) or '-'}{off}"
+        f"the {facts['by']} decides{why}; {model}, {facts['rows']} answers seen{off}\n"
+        f"mean TTFT of the last minute: {', '.join(compared) or '-'}"
     )
