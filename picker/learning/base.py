@@ -1,8 +1,8 @@
 """The physical base: milliseconds as a non-negative sum of amounts of work, one set of coefficients per hardware class.
 
 Non-negative coefficients make more work never look faster, so that the base holds where no row has been yet. It is
-fitted several times on errors relative to the larger of what was measured and what the fit before says, with less weight
-on rows far from that (Huber's weights), so that a few absurd latencies, long or short, do not bend it. A class leans on
+fitted several times, on errors relative to the larger of what was measured and what the fit before says, and with less
+weight on rows far from that (Huber's weights): a few absurd latencies, long or short, do not bend it. A class leans on
 the fit over all classes until it has rows of its own.
 """
 
