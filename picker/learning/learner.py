@@ -23,9 +23,19 @@ from picker.learning.exploration import bonus
 from picker.learning.features import Features, features
 from picker.learning.guard import Guard, Outcome
 from picker.learning.lengths import OutputLengths
-from picker.learning.model import TPOT_BOUND, TTFT_BOUND, Estimate, Model, Vector, base_ttft, estimate
+from picker.learning.model import (
+    NOT_CORRECTED,
+    TPOT_BOUND,
+    TTFT_BOUND,
+    Estimate,
+    Model,
+    Vector,
+    base_ttft,
+    estimate,
+)
 from picker.learning.online_tree import OnlineTrees
 from picker.learning.pressure import Pressure
+from picker.learning.recent import Recent
 from picker.learning.reuse import Reuse
 from picker.requests.request import Request
 
@@ -92,6 +102,7 @@ class Learner:
         self._pending: dict[int, _Pending] = {}
         self._slots = np.repeat(_NOTHING[:, None], 64, axis=1)
         self._numbers = 0
+        self._recent = Recent()
         self._queue: tuple[Column, float] | None = None
 
     def ensure(self, capacity: int) -> None:
@@ -146,7 +157,7 @@ class Learner:
         kept = np.zeros(1, EXPERIENCE)
         kept["at_s"], kept["by"], kept["propensity"] = now, by, propensity
         kept["endpoint"], kept["hardware"] = self._number(slot), rows.hardware[row]
-        kept["head_ms"] = known.head_ms[row]
+        kept["head_ms"], kept["tpot_ms"] = known.head_ms[row], math.nan
         kept["ttft_terms"], kept["tpot_terms"] = known.ttft_terms[:, row], known.tpot_terms[:, row]
         kept["features"] = known.trees[:, row]
         self._pending[flight] = _Pending(
@@ -174,6 +185,8 @@ class Learner:
         if pending.slot >= 0:
             self.corrections.observe(pending.slot, residual, math.nan, now)
             self._slots[_SEEN, pending.slot] += 1
+            pending.row["ttft_ms"] = ttft_s * 1e3
+            self._recent.remember(pending.slot, pending.row)
             if self.drift.observe(pending.slot, residual):
                 self.corrections.hurry(pending.slot)
                 self.forgotten.append((int(pending.row["endpoint"][0]), now))
@@ -221,7 +234,7 @@ class Learner:
         """The endpoint of this slot is gone."""
         if slot < self._slots.shape[1]:
             self._slots[:, slot] = _NOTHING
-        for keeper in (self.corrections, self.drift, self.pressure):
+        for keeper in (self.corrections, self.drift, self.pressure, self._recent):
             keeper.clear(slot)
         for pending in self._pending.values():
             if pending.slot == slot:
@@ -243,19 +256,17 @@ class Learner:
         return rows
 
     def adopt(self, model: Model, now: float, *, proven: bool = False) -> None:
-        """Predict with this model from now on; corrections start anew from what it brings of each endpoint, or go on
-        beside online trees."""
+        """Predict with this model from now on; corrections start anew from the last rows of each endpoint, or else
+        from what it brings; beside online trees they go on."""
         self.model = model
         if self.online is not None:
             self.guard.model(True, now, proven=proven)
             return
+        fresh = dict(self._recent.corrections(model))
         for slot, number in enumerate(self._slots[_NUMBER].tolist()):
             if number:
-                known = model.corrections.get(int(number))
-                if known is None:
-                    self.corrections.restart(slot, math.nan, math.nan, 0, now)
-                else:
-                    self.corrections.restart(slot, known.log_ttft, known.log_tpot, known.rows, now)
+                known = fresh.get(slot) or model.corrections.get(int(number)) or NOT_CORRECTED
+                self.corrections.restart(slot, known.log_ttft, known.log_tpot, known.rows, now)
         self.guard.model(True, now, proven=proven)
 
     def saw_queue(self, prediction: Prediction, rows: Rows) -> None:

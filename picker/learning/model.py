@@ -7,6 +7,7 @@ where `line` is the base's time from when the prefill first in line began until 
 that has passed, and `own` what is left of it once everybody in line is done.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -31,6 +32,9 @@ class Correction:
     log_ttft: float
     log_tpot: float
     rows: int
+
+
+NOT_CORRECTED = Correction(math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,15 @@ def errors(model: Model, rows: Experience) -> NDArray[np.float64]:
     return found
 
 
+def residuals(model: Model, rows: Experience) -> NDArray[np.float64]:
+    """What the shared model misses of each row, (2, rows): log TTFT, and log TPOT, nan where unknown."""
+    said = estimate_rows(model, rows)
+    left = np.empty((2, len(rows)))
+    left[0] = np.log(_ms(rows["ttft_ms"])) - said.log_ttft
+    left[1] = np.log(_ms(rows["tpot_ms"])) - said.log_tpot
+    return left
+
+
 def estimate_rows(model: Model, rows: Experience) -> Estimate:
     """The model's word on rows of experience instead of endpoints."""
     return estimate(model, _features(rows), rows["hardware"].astype(np.intp))
@@ -132,11 +141,11 @@ def _with_corrections(model: Model, endpoints: NDArray[np.uint32], left: NDArray
     corrections = {}
     for endpoint in np.unique(endpoints).tolist():
         last = np.flatnonzero(endpoints == endpoint)[-_LAST_ROWS:]
-        corrections[endpoint] = Correction(_recent_mean(left[0, last]), _recent_mean(left[1, last]), len(last))
+        corrections[endpoint] = Correction(recent_mean(left[0, last]), recent_mean(left[1, last]), len(last))
     return replace(model, corrections=corrections)
 
 
-def _recent_mean(values: NDArray[np.float64]) -> float:
+def recent_mean(values: NDArray[np.float64]) -> float:
     """Mean that forgets: the last value weighs most. nan where nothing is known."""
     values = values[~np.isnan(values)]
     if not len(values):
