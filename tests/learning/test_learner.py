@@ -110,7 +110,7 @@ class TestExperience:
                     service.learner.first_byte(which, 0.1, service.now)
                 case "drop":
                     service.learner.dropped(which)
-                    dropped |= {which} - ended
+                    dropped |= {which} - ended if which <= service.flights else set()
                 case "left":
                     service.learner.left(which % 3)
                 case _:
@@ -200,15 +200,19 @@ class TestCorrections:
         assert service.learner.guard.numbers["rows"] == 1
         assert service.learner.corrections.by_slot[0, 0] > 0
 
-    def test_a_new_model_brings_its_own_word_on_each_endpoint(self) -> None:
+    def test_a_new_model_is_not_corrected_for_what_the_one_before_it_missed(self) -> None:
         service = Service()
         service.learner.adopt(toy_model(), 0.0)
         service.serve(20, row=0, ttft_s=0.2)
-        (number,) = set(service.drain()["endpoint"].tolist())
-        service.learner.adopt(toy_model(corrections={number: Correction(-0.5, math.nan, 20)}, version=2), service.now)
-        assert service.predicted()[0] == pytest.approx(70 * math.exp(-0.5 * 20 / 23))
-        service.learner.adopt(toy_model(version=3), service.now)
-        assert service.predicted()[0] == pytest.approx(70)
+        service.learner.adopt(toy_model(ttft={"one": 200.0}, version=2), service.now)
+        assert service.predicted()[0] == pytest.approx(200, rel=0.02)
+
+    def test_a_model_brings_its_word_on_an_endpoint_that_has_not_answered_here(self) -> None:
+        service = Service()
+        service.pick(0)
+        service.learner.adopt(toy_model(corrections={1: Correction(-0.5, math.nan, 20)}), service.now)
+        corrected, unknown, _ = service.predicted()
+        assert corrected == pytest.approx(unknown * math.exp(-0.5 * 20 / 23))
 
     def test_without_corrections_no_endpoint_is_told_apart(self) -> None:
         service = Service(correct=False)
@@ -226,6 +230,27 @@ class TestCorrections:
         number = int(service.drain()["endpoint"][0])
         (endpoint, since), *_ = service.learner.forgotten
         assert (endpoint, 40.0 < since <= 70.0) == (number, True)
+
+
+class TestCaches:
+    """Caches of 4,000 tokens; the same prompt of 1,000 comes every two seconds, and one of 3,000 that is new."""
+
+    def chance(self, kv_tokens: list[float]) -> list[float]:
+        service = Service()
+        for _ in range(60):
+            service.pick(0, example_request(1000, prefix=64), kv_tokens=kv_tokens)
+            service.pick(0, example_request(3000, prefix=64 * service.now), kv_tokens=kv_tokens)
+        request = example_request(1000)
+        rows = example_rows(request, kv_tokens=kv_tokens)
+        return service.learner.predict(request, rows, service.now).chance.tolist()
+
+    def test_what_is_evicted_may_be_asked_for_again_where_the_cache_is_full(self) -> None:
+        full, empty = self.chance([4000.0, 4000.0])
+        assert 0.0 < full <= 1.0
+        assert empty == 0.0
+
+    def test_a_cache_of_unknown_size_evicts_nobody(self) -> None:
+        assert self.chance([0.0, 0.0]) == [0.0, 0.0]
 
 
 class TestOnlineTrees:
