@@ -115,9 +115,12 @@ class LearningLoop(Generic[M]):
 
     async def run(self) -> None:
         """Keep a trainer running and talk to it, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._collect_always())
-            tasks.create_task(self._train_always())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._collect_always())
+                tasks.create_task(self._train_always())
+        finally:
+            self.state.up = False
 
     async def _collect_always(self) -> None:
         while True:

@@ -169,6 +169,14 @@ async def test_what_an_earlier_process_learned_is_adopted_before_anything_runs()
     assert learner.proven == [True, False]
 
 
+async def test_a_learner_that_fails_is_no_end_unnoticed() -> None:
+    loop, learner = make()
+    del learner.forgotten
+    with pytest.raises(ExceptionGroup):
+        await loop.run()
+    assert not loop.state.up
+
+
 async def test_no_trainer_outlives_the_loop() -> None:
     loop, learner = make()
     learner.finished = rows(1)
