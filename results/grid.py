@@ -34,6 +34,9 @@ class Trace:
     step: int = 0
     """From the stretch of one seed to that of the next, in requests."""
     turns: int | None = None
+    full_load_per_s: float | None = None
+    """Arrivals that count as a load of 1 where capacity says nothing. Of sessions half a trace starts at once within
+    its bound, which follows the longest prompts: minutes on slow engines."""
     capacity_limit: int = 1500
 
     @property
@@ -108,7 +111,7 @@ def _generated(share: float) -> str:
 TRACES = (
     Trace("conversation", "conversation", _file("mooncake_conversation.jsonl.gz"), 1000, 200, skip=6015, step=1200),
     Trace(
-        "agentic", "agentic", _file("agentic_coding_sessions.jsonl.gz"), 800, 150, 10716, turns=12, capacity_limit=800
+        "agentic", "agentic", _file("agentic_coding_sessions.jsonl.gz"), 800, 150, 10716, turns=12, full_load_per_s=0.4
     ),
     Trace("azure-conv", "Azure conv", _file("azure2023_conv.csv.gz"), 1500, 200, 9683, 1900, capacity_limit=3000),
     Trace("azure-code", "Azure code", _file("azure2023_code_first_half.csv.gz"), 535, 85, 2676, 535),

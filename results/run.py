@@ -32,7 +32,9 @@ def run_task(task: Task, capacity: dict[str, float]) -> dict[str, Any]:
 
 
 def capacity_of(place: Place) -> dict[str, float]:
-    return measure_capacity(place.capacity_setting())
+    """Raises NoCapacity."""
+    given = place.trace.full_load_per_s
+    return measure_capacity(place.capacity_setting()) if given is None else {"arrivals_per_s": given}
 
 
 class Desk:
