@@ -33,7 +33,7 @@ from picker.routing.decisions import Decision, DecisionLog
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Outcome
 from picker.routing.router import NoEndpoint, Router, Watcher
-from picker.simulator.ended import Ended, LoadSeries, Result
+from picker.simulator.ended import Ended, Result, Series, look_at
 from picker.simulator.engine import Engine
 from picker.simulator.events import Crash, Join, Leave, PoolEvent, Slow
 from picker.simulator.foresight import Moment, OnTheWay, Seer
@@ -88,8 +88,9 @@ class Cluster:
         self.index, self.picks = PrefixIndex(), ApproximateIndex()
         rng = np.random.default_rng(seed)
         hits = PrefixHits(self.index, self.picks, ApproximateIndex(ttl_s=RECENT_TTL_S))
-        self.router = Router(policy(rng), hits, rng, log=DecisionLog(capacity=1), watchers=watchers)
-        self._training = Training(self.router.policy)
+        made = policy(rng)
+        self._training = Training(made)
+        self.router = Router(made, hits, rng, log=DecisionLog(capacity=1), watchers=[*watchers, self._training])
         self._limits = limits or Limits()
         self._joining = joining
         self._seers = seers
@@ -107,7 +108,7 @@ class Cluster:
         """Idle engines whose scrapes would tell nothing new: slot, and when the last one was made in fact."""
         self._left = 0
         self._ended: list[Ended] = []
-        self._series = LoadSeries()
+        self._series = Series()
         for row in rows:
             self._add(row)
         self._change_pool({station.address: True for station in self.stations})
@@ -132,7 +133,7 @@ class Cluster:
         # What was still to come refers to the cluster, and its indexes reserve gigabytes of address space: with enough
         # of them waiting for the collector, the process can start no other.
         heap.clear()
-        return Result(self._ended, self._series, self._now, self.stations)
+        return Result(self._ended, self._series, self._now, self.stations, self._training.handovers)
 
     def _at(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
         self._made += 1
@@ -337,7 +338,7 @@ class Cluster:
                 blocks = columns[scraped.NUM_BLOCKS, slot] * columns[scraped.BLOCK_SIZE, slot]
                 if blocks > 0:
                     self.picks.set_capacity(slot, int(blocks / self._limits.block_size))
-        self._series.look(self._now, lambda: [len(s.engine.running) + len(s.engine.waiting) for s in self.stations])
+        self._series.look(self._now, lambda: look_at(self.stations, self._training))
         self._at(self._now + UPKEEP_MS, self._upkeep, None)
 
     # -- the pool -------------------------------------------------------------------------------------------------

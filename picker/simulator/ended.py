@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from picker.learning.guard import Transition
 from picker.simulator.station import Station
+from picker.simulator.training import Progress, Training
 
 SERIES_POINTS = 200
 
@@ -38,26 +40,39 @@ class Ended(NamedTuple):
         return (self.e2e_ms - self.ttft_ms) / (self.output_tokens - 1)
 
 
-class LoadSeries:
-    """Requests on each engine over time, in at most SERIES_POINTS points however long it takes."""
+class Look(NamedTuple):
+    """A look at the whole cluster."""
+
+    load: list[int]
+    """Requests running and waiting on each engine."""
+    learning: Progress | None
+
+
+def look_at(stations: Sequence[Station], training: Training) -> Look:
+    load = [len(station.engine.running) + len(station.engine.waiting) for station in stations]
+    return Look(load, training.progress)
+
+
+class Series:
+    """The cluster over time, in at most SERIES_POINTS looks however long it takes."""
 
     def __init__(self) -> None:
         self.at_ms: list[float] = []
-        self.load: list[list[int]] = []
+        self.looks: list[Look] = []
         self._stride = 1
-        self._looks = 0
+        self._offered = 0
 
-    def look(self, now: float, load: Callable[[], list[int]]) -> None:
-        """One look at all engines, made at even intervals; when there are too many, every second one goes. `load` is
-        called where the look is kept."""
-        if self._looks % self._stride == 0:
+    def look(self, now: float, look: Callable[[], Look]) -> None:
+        """Offered at even intervals; when there are too many looks, every second one goes. `look` is called where it is
+        kept."""
+        if self._offered % self._stride == 0:
             if len(self.at_ms) == SERIES_POINTS:
-                del self.at_ms[1::2], self.load[1::2]
+                del self.at_ms[1::2], self.looks[1::2]
                 self._stride *= 2
-            if self._looks % self._stride == 0:
+            if self._offered % self._stride == 0:
                 self.at_ms.append(now)
-                self.load.append(load())
-        self._looks += 1
+                self.looks.append(look())
+        self._offered += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,8 @@ class Result:
     """All requests in the order they ended, the engines as they are at the end, and how long it took in ms."""
 
     ended: Sequence[Ended]
-    series: LoadSeries
+    series: Series
     span_ms: float
     stations: Sequence[Station]
+    handovers: Sequence[Transition] = ()
+    """Of the guard of a policy that learns."""

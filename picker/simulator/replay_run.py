@@ -31,7 +31,7 @@ from picker.simulator.workload_files import parse_workload
 CAPACITY_POLICY = "least-request"
 CAPACITY_REQUESTS = 3000
 """A capacity is measured on the first so many requests."""
-FORMAT = 2
+FORMAT = 3
 """Of a cell's JSON and of what it means: cells of another one are not resumed."""
 
 

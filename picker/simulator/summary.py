@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.simulator.ended import Ended, Result
+from picker.simulator.timeline import timeline
 
 GRID = np.linspace(0.0, 100.0, 101)
 
@@ -72,7 +73,7 @@ def summarize(result: Result, slo: Slo, warm_up: int = 0) -> dict[str, Any]:
             for station in result.stations
         ],
         "ttft_grid_ms": _quantiles(ttft, GRID),
-        "series": _series(result),
+        "series": timeline(result),
     }
 
 
@@ -88,12 +89,3 @@ def spread(values: Iterable[float]) -> dict[str, float | None]:
 def _quantiles(values: Sequence[float], grid: NDArray[np.float64]) -> list[float]:
     quantiles: list[float] = np.percentile(values, grid).tolist() if values else []
     return quantiles
-
-
-def _series(result: Result) -> dict[str, Any]:
-    """`load[i][k]`: requests running and waiting on engine i at `t_s[k]`; 0 before it joined."""
-    looks = result.series.load
-    return {
-        "t_s": [at / 1e3 for at in result.series.at_ms],
-        "load": [[look[i] if i < len(look) else 0 for look in looks] for i in range(len(result.stations))],
-    }

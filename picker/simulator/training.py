@@ -1,12 +1,16 @@
 """The learning loop of a simulated picker: what another process does in service, done in line on the virtual clock."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from picker.learning.decision import Balance
+from picker.learning.guard import Mode, Reason, Transition
 from picker.learning.learner import Learner
 from picker.learning.model import Model
 from picker.learning.trainer import Trainer
 from picker.learning.training import Parts, errors, train
 from picker.policies.policy import Policy
+from picker.routing.decisions import Decision
 
 ROUND_S = 0.5
 """From the rows to the model in use: a round in service takes about as long."""
@@ -17,17 +21,40 @@ class Trained(Protocol):
     """A policy with a model that somebody has to train."""
 
     learner: Learner
+    balance: Balance
 
     @property
     def parts(self) -> Parts: ...
+    @property
+    def mode(self) -> Mode: ...
+
+
+class Progress(NamedTuple):
+    """How far learning is. Picks are counted from the start."""
+
+    picks: int
+    by_model: int
+    model_error: float | None
+    """The guard's running mean |log error| of TTFT; None before the first prediction whose truth is known."""
+    baseline_error: float | None
+    mode: Mode
+    reason: Reason
+    version: int
+    """Of the model in use; 0 without one."""
+    decode_weight: float
+    """As steered, also where a variant of the policy leaves it out."""
 
 
 class Training:
-    """Call `turn` about once a second of virtual time. Policies without a model are left alone."""
+    """Call `turn` about once a second of virtual time, and let it watch the picks. Policies without a model are left
+    alone."""
 
     def __init__(self, policy: Policy) -> None:
         self.trainer: Trainer[Model] | None = None
+        self._policy: Trained | None = None
+        self._picks = self._by_model = 0
         if isinstance(policy, Trained):
+            self._policy = policy
             parts = policy.parts
             self._learner = policy.learner
             self.trainer = Trainer(lambda rows, version: train(rows, version, parts), errors)
@@ -47,3 +74,34 @@ class Training:
         self._learner.forgotten.clear()
         if self._ready is None and (model := self.trainer.poll(now)) is not None:
             self._ready = now + ROUND_S, model
+
+    def picked(self, decision: Decision) -> None:
+        self._picks += 1
+        self._by_model += decision.scores.by == "model"
+
+    def ended(self, decision: Decision) -> None:
+        pass
+
+    @property
+    def progress(self) -> Progress | None:
+        """None of a policy that does not learn."""
+        if self._policy is None:
+            return None
+        guard, model = self._learner.guard, self._learner.model
+        numbers = guard.numbers
+        predicted = numbers["model_error"] + numbers["baseline_error"] > 0
+        return Progress(
+            self._picks,
+            self._by_model,
+            numbers["model_error"] if predicted else None,
+            numbers["baseline_error"] if predicted else None,
+            self._policy.mode,
+            guard.reason,
+            0 if model is None else model.version,
+            self._policy.balance.weight,
+        )
+
+    @property
+    def handovers(self) -> Sequence[Transition]:
+        """The guard's last ones."""
+        return () if self._policy is None else tuple(self._learner.guard.transitions)

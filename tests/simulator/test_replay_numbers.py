@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from picker.policies.registry import REGISTRY
 from picker.simulator.capacity import NoCapacity, bound_ms, find_capacity, idle_ttft_ms
 from picker.simulator.cluster import Cluster
-from picker.simulator.ended import SERIES_POINTS, Ended, LoadSeries
+from picker.simulator.ended import SERIES_POINTS, Ended, Look, Series
 from picker.simulator.generator import generate
 from picker.simulator.replay_run import Cell, Setting, measure_capacity, run_cell
 from picker.simulator.sequence import Limits
@@ -89,9 +89,9 @@ def test_a_cell_is_the_same_each_time() -> None:
 
 @given(st.integers(1, 5000))
 def test_a_series_keeps_its_size_and_even_spacing(looks: int) -> None:
-    series = LoadSeries()
+    series = Series()
     for i in range(looks):
-        series.look(float(i), lambda i=i: [i])
+        series.look(float(i), lambda i=i: Look([i], None))
     assert len(series.at_ms) <= SERIES_POINTS
     assert series.at_ms[0] == 0.0
     assert len({b - a for a, b in zip(series.at_ms, series.at_ms[1:], strict=False)}) <= 1
