@@ -30,13 +30,16 @@ LAST_LOOK_S = 1.0
 """The table's last state is that of idle engines."""
 DEFAULT_GPUS = ("h100_sxm/llama-3-8b tp1", "l40s/llama-3-8b tp1")
 """Unlike engines: what a policy that learns is for."""
-DEFAULT_REQUESTS = {"sim": 1200, "vllm": 40}
-"""Some hundred seconds of either."""
+DEFAULT_REQUESTS = {"sim": 600, "vllm": 40}
+"""Some two minutes of either."""
+SCALE_PER_ENGINE = 0.11
+"""Density of arrivals, of the trace's own, that a simulated engine gets: 70 % of what DEFAULT_GPUS carry by
+`picker replay` (1.85 arrivals/s over four; the trace has 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """`requests` None replays as many as suit the engine kind. `speedup` makes simulated time pass faster."""
+    """`speedup` makes simulated time pass faster; `time_scale` makes requests come denser than the trace has them."""
 
     engines: int
     engine: Literal["sim", "vllm"]
@@ -47,6 +50,7 @@ class UpOptions:
     response_path: ResponsePath
     gpus: Sequence[str]
     speedup: float
+    time_scale: float
     workers: int
     seed: int
 
@@ -97,7 +101,7 @@ async def _replay(stack: Stack, options: UpOptions, console: Console, stop: asyn
         url=stack.url,
         model=stack.model,
         requests=options.requests,
-        speedup=options.speedup if options.engine == "sim" else 1.0,
+        speedup=options.time_scale * (options.speedup if options.engine == "sim" else 1.0),
         scale=stack.trace_scale,
         seed=options.seed,
     )
@@ -204,20 +208,26 @@ def _stop_signal() -> asyncio.Event:
 @click.option("--engines", type=click.IntRange(1, 64), default=4, help="How many engines.")
 @click.option("--engine", type=click.Choice(["sim", "vllm"]), default="sim", help="Simulated, or real vLLM on CPU.")
 @click.option("--policy", type=click.Choice(sorted(REGISTRY)), default="learned")
-@click.option("--requests", type=click.IntRange(1), help="How much of the trace; default 1200 (sim), 40 (vllm).")
+@click.option("--requests", type=click.IntRange(1), help="How much of the trace; default 600 (sim), 40 (vllm).")
 @click.option("--once", is_flag=True, help="End after the replay: 0 only if every request got a complete answer.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
 @click.option("--response-path", type=click.Choice(["access-log", "detach", "echo"]), default="access-log")
 @click.option("--gpu", "gpus", multiple=True, default=DEFAULT_GPUS, help="Step-time row; repeat for unlike engines.")
 @click.option("--speedup", type=click.FloatRange(min=0.1, max=100), default=4.0, help="Simulated time passes faster.")
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(min=0.01, max=100),
+    help="Arrivals so many times as dense as the trace's; default: about 70 % of what the default engines carry.",
+)
 @click.option("--workers", type=click.IntRange(1, 16), default=1, help="Picker processes.")
 @click.option("--seed", type=int, default=0)
-def up(requests: int | None, json_file: Path | None, **given: Any) -> None:
+def up(requests: int | None, json_file: Path | None, time_scale: float | None, **given: Any) -> None:
     """Everything on this machine: Envoy, picker, engines, and a real trace to watch."""
     count = requests or DEFAULT_REQUESTS[given["engine"]]
+    scale = time_scale or (SCALE_PER_ENGINE * given["engines"] if given["engine"] == "sim" else 1.0)
     console = Console()
     try:
-        status = asyncio.run(run(UpOptions(requests=count, json=json_file, **given), console))
+        status = asyncio.run(run(UpOptions(requests=count, json=json_file, time_scale=scale, **given), console))
     except StackError as error:
         raise click.ClickException(str(error)) from error
     raise SystemExit(status)
