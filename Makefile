@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking bench bench-short bench-peers results proto docs clean
+.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking bench bench-short bench-peers results results-learned proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +54,10 @@ bench-peers: .venv/.done
 results: .venv/.done ## Every policy on every trace and pool, replayed: what is missing of hours; docs/results.md
 	$(BIN)/python -m results.run
 	$(BIN)/python -m results.page
+
+results-learned: .venv/.done ## The learned policy on loads and pools that change, and part by part; docs/learning-results.md
+	$(BIN)/python -m results.shifts_run
+	$(BIN)/python -m results.shifts_page
 
 proto: .venv/.done ## Compile proto/ into picker/proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. proto/picker/proto/*.proto
