@@ -141,6 +141,16 @@ ROLLOUT_REQUESTS = 450
 ROLLOUT_POLICIES = (BASELINE, *BOUNDS, ROLLOUT)
 """What plays the short stretch, so that the rollout has company."""
 
+PUBLISHED = (
+    ("jsq", "vLLM's own balancer, ChatBot: TTFT -92 %, TPOT -24 %"),
+    ("preble", "TTFT -56 %, TPOT -8 %"),
+    ("weighted", "a weighted sum in production (Bailian): TTFT -39 %, TPOT -51 %"),
+    ("least-request", "load alone, ChatBot: TTFT -84 %, TPOT -17 %"),
+)
+"""What the LMetric paper (arXiv 2603.15202) says that LMetric changes against policies of the kind shipped here."""
+PUBLISHED_ON = ("conversation", "agentic", "shared-28", "shared-71")
+"""Traces with prefixes to reuse, as all of the paper's have."""
+
 
 def tasks() -> Iterator[Task]:
     """All cells. Broken off anywhere, what is there is a smaller table that is whole: one seed after the other, the

@@ -10,6 +10,8 @@ from results.grid import (
     BASELINE,
     BOUNDS,
     LOADS,
+    PUBLISHED,
+    PUBLISHED_ON,
     ROLLOUT,
     ROLLOUT_LOAD,
     ROLLOUT_POLICIES,
@@ -113,6 +115,31 @@ def bounds(board: Board, pool: Pool) -> str:
     return table(head, lines)
 
 
+def losses(board: Board, pools: Sequence[Pool]) -> str:
+    """Where the baseline's mean TTFT is not among the lowest of the shipped policies, and what the lowest costs
+    elsewhere."""
+    head = ("pool", "trace", "load", "seeds", "lowest", *(metric.name for metric in (TTFT, P99, TPOT, E2E)))
+    lines = []
+    for place, load in (one for pool in pools for one in rows(board, pool)):
+        best, *ties = board.winners(TTFT, place, load, shipped(board))
+        if BASELINE in (best, *ties):
+            continue
+        figures = [_ratio(board.ratio(metric, place, best, load)) for metric in (TTFT, P99, TPOT, E2E)]
+        seeds = str(len(board.at(place, best, load)))
+        lines.append((place.pool.title, place.trace.title, f"{load:g}", seeds, best, *figures))
+    return table(head, lines)
+
+
+def published(board: Board, pool: Pool) -> str:
+    """What the baseline changes against the policies of its paper, over the traces with prefixes to reuse."""
+    lines = []
+    at = [(place, load) for place, load in rows(board, pool) if place.trace.name in PUBLISHED_ON]
+    for policy, said in PUBLISHED:
+        cells = [_changes([board.ratio(metric, place, policy, load) for place, load in at]) for metric in (TTFT, TPOT)]
+        lines.append((policy, said, *cells))
+    return table(("against", "published", "mean TTFT here", "TPOT here"), lines)
+
+
 def rollouts(board: Board, pools: Sequence[Pool]) -> str:
     """The short stretches that the rollout plays, with the others on the same requests: TTFT / TPOT."""
     others = [policy for policy in ROLLOUT_POLICIES if policy != BASELINE]
@@ -173,6 +200,15 @@ def _of_classes(cell: Mapping[str, Any]) -> list[str]:
         found += [_share(one["requests"] / total), _number(one["prompt_tokens"]), _number(one["ttft_ms"])]
         found.append(_share(one["busy_share"]))
     return found
+
+
+def _changes(ratios: Sequence[Ratio | None]) -> str:
+    """What going from the others to the baseline changes: on the geometric mean, and in which range."""
+    values = [1 / ratio.value for ratio in ratios if ratio is not None]
+    if not values:
+        return NONE
+    mean = float(np.exp(np.mean(np.log(values))))
+    return f"{mean - 1:+.0%} ({min(values) - 1:+.0%} to {max(values) - 1:+.0%})"
 
 
 def _ratio(ratio: Ratio | None) -> str:
