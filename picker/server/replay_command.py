@@ -82,6 +82,7 @@ def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, .
 @click.option("--limit", type=click.IntRange(1), help="Only the first N requests.")
 @click.option("--skip", type=click.IntRange(0), default=0, help="Leave out the trace's first N requests before that.")
 @click.option("--turns", type=click.IntRange(1), help="Of each session only the first N requests.")
+@click.option("--share-system", is_flag=True, help="Sessions with equally long tools and system prompts share them.")
 @click.option("--warm-up", type=click.IntRange(0), default=0, help="Leave the first N requests out of the numbers.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; default one per core.")
 @click.option(
@@ -222,6 +223,7 @@ def _setting(trace: str, pool: str, given: dict[str, Any]) -> Setting:
         limit=given["limit"],
         skip=given["skip"],
         turns=given["turns"],
+        share_system=given["share_system"],
         warm_up=given["warm_up"],
         signals=Signals(
             decision_ms=given["decision_ms"],

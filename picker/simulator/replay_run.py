@@ -51,6 +51,8 @@ class Setting:
     skip: int = 0
     turns: int | None = None
     """Of each session only the first so many requests."""
+    share_system: bool = False
+    """Sessions of like tools and system prompts share them."""
     warm_up: int = 0
     signals: Signals = field(default_factory=Signals)
     slo: Slo = field(default_factory=Slo)
@@ -72,7 +74,15 @@ class Setting:
         if self.trace.startswith(SCHEME):
             return generate(self.trace, seed=seed, limit=limit, skip=self.skip)
         data = Path(self.trace).read_bytes()
-        return parse_workload(data, self.trace, seed=seed, limit=limit, skip=self.skip, turns=self.turns)
+        return parse_workload(
+            data,
+            self.trace,
+            seed=seed,
+            limit=limit,
+            skip=self.skip,
+            turns=self.turns,
+            share_system=self.share_system,
+        )
 
     def key(self) -> str:
         """Names the setting: equal for equal results. The trace counts by its content."""

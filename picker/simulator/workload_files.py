@@ -31,13 +31,21 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 def parse_workload(
-    data: bytes, name: str, *, seed: int = 0, limit: int | None = None, skip: int = 0, turns: int | None = None
+    data: bytes,
+    name: str,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    skip: int = 0,
+    turns: int | None = None,
+    share_system: bool = False,
 ) -> Workload:
     """The workload in a file's bytes, its first `limit` requests only. `seed` draws what the file leaves open: times
     inside Mooncake's rounding, order and starts of sessions. Raises ValueError.
 
     `skip` leaves out the first so many requests, and of a file of sessions those that begin among them. Of each session
-    only the first `turns` requests are kept.
+    only the first `turns` requests are kept. `share_system` takes sessions with equally long tools to have the same
+    ones, and with an equally long system prompt after them to have that in common, too.
     """
     if skip < 0 or any(least is not None and least < 1 for least in (limit, turns)):
         raise ValueError("a limit and turns must be at least 1, a skip at least 0")
@@ -49,7 +57,8 @@ def parse_workload(
         arrivals = _decisions(text)
     elif head.startswith(b"{"):
         closed_loop = b'"requests"' in text.split(b"\n", 1)[0]
-        arrivals = _sessions(text, seed, limit, skip, turns) if closed_loop else _mooncake(text, seed)
+        sessions = _sessions(text, skip, share_system) if closed_loop else []
+        arrivals = _in_turn(sessions, seed, limit, turns) if closed_loop else _mooncake(text, seed)
     elif b"input_length" in head.split(b"\n", 1)[0]:
         arrivals = _lengths(text)
     else:
@@ -131,23 +140,48 @@ class _Turn(msgspec.Struct):
 class _Session(msgspec.Struct):
     requests: list[_Turn]
     block_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64
+    tool_tokens: Tokens = 0
+    system_tokens: Tokens = 0
+    """Prompts begin with the tools, then comes the system prompt."""
 
 
-def _sessions(text: bytes, seed: int, limit: int | None, skip: int, most_turns: int | None) -> list[Arrival]:
-    draw = random.Random(seed)
-    sessions, before = [], 0
-    for number, block_size, turns in _read_sessions(text):
+Owned = tuple[tuple[int, int], ...]
+"""(block, owner): whose the blocks up to this one are, in order. Those after the last are the session's own."""
+
+
+def _sessions(text: bytes, skip: int, share_system: bool) -> list[tuple[int, _Session, Owned]]:
+    """(line, session, whose its first blocks are) of those that begin after the first `skip` requests."""
+    owners: dict[tuple[int, ...], int] = {}
+    kept, before = [], 0
+    for number, session in _read_sessions(text):
+        owned = _first_blocks(number, session, owners) if share_system else ()
         if before >= skip:
-            sessions.append((number, block_size, turns[:most_turns]))
-        before += len(turns)
+            kept.append((number, session, owned))
+        before += sum(1 for _ in _in_order(session.requests))
+    return kept
+
+
+def _first_blocks(number: int, session: _Session, owners: dict[tuple[int, ...], int]) -> Owned:
+    """They are those of the first session in the file with tools, and then a system prompt, of the same lengths."""
+    tools, whole = session.tool_tokens, session.tool_tokens + session.system_tokens
+    of_tools = owners.setdefault((session.block_size, tools), number)
+    of_whole = owners.setdefault((session.block_size, tools, whole), number)
+    return (tools // session.block_size, of_tools), (whole // session.block_size, of_whole)
+
+
+def _in_turn(
+    sessions: list[tuple[int, _Session, Owned]], seed: int, limit: int | None, most_turns: int | None
+) -> list[Arrival]:
+    draw = random.Random(seed)
     draw.shuffle(sessions)
     arrivals: list[Arrival] = []
     index, at = 0, 0.0
-    for number, block_size, turns in sessions:
+    for number, session, owned in sessions:
         jobs = []
+        turns = list(_in_order(session.requests))[:most_turns]
         for gap_s, turn in turns[: None if limit is None else limit - index]:
-            runs = _own_runs(turn, number, block_size)
-            job = Job(index, max(1, turn.tokens_in), max(1, turn.out), runs, block_size)
+            runs = _runs(turn, number, session.block_size, owned)
+            job = Job(index, max(1, turn.tokens_in), max(1, turn.out), runs, session.block_size)
             jobs.append((gap_s * 1e3, job))
             index += 1
         if jobs:
@@ -158,8 +192,8 @@ def _sessions(text: bytes, seed: int, limit: int | None, skip: int, most_turns: 
     return arrivals
 
 
-def _read_sessions(text: bytes) -> Iterator[tuple[int, int, list[tuple[float, _Turn]]]]:
-    """(line, tokens a block, requests with the seconds before each) of every session."""
+def _read_sessions(text: bytes) -> Iterator[tuple[int, _Session]]:
+    """Every session and its line."""
     decoder = msgspec.json.Decoder(_Session)
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -168,15 +202,27 @@ def _read_sessions(text: bytes) -> Iterator[tuple[int, int, list[tuple[float, _T
             session = decoder.decode(line)
         except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from None
-        yield number, session.block_size, list(_in_order(session.requests))
+        yield number, session
 
 
-def _own_runs(turn: _Turn, session: int, block_size: int) -> Runs:
+def _runs(turn: _Turn, session: int, block_size: int, owned: Owned) -> Runs:
     if sum(count for _, count in turn.h) < turn.tokens_in // block_size:
         raise ValueError(f"line {session}: too few blocks for {turn.tokens_in} tokens")
-    runs = np.array(turn.h, np.uint64).reshape(-1, 2)
-    runs[:, 0] += np.uint64(session * NAMESPACE)
-    return runs
+    runs = [(session * NAMESPACE + first, count) for first, count in turn.h]
+    if turn.h and turn.h[0][0] == 1:
+        # Blocks are numbered from 1: this prompt begins as its session does.
+        runs[:1] = _by_owner(turn.h[0][1], (*owned, (turn.h[0][1], session)))
+    return np.array(runs, np.uint64).reshape(-1, 2)
+
+
+def _by_owner(count: int, owned: Owned) -> Iterator[tuple[int, int]]:
+    """The blocks 1 to `count` as runs."""
+    done = 0
+    for until, owner in owned:
+        end = min(until, count)
+        if end > done:
+            yield owner * NAMESPACE + done + 1, end - done
+            done = end
 
 
 def _in_order(turns: Sequence[_Turn]) -> Iterator[tuple[float, _Turn]]:

@@ -103,6 +103,20 @@ def test_what_is_skipped_is_neither_played_nor_counted(tmp_path: Path) -> None:
     assert cells(tmp_path)[0]["requests"] == 40 - 30 - 4
 
 
+def test_sessions_share_their_system_prompt_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    trace = tmp_path / "sessions.jsonl"
+    session = {"tool_tokens": 640, "system_tokens": 320, "requests": [{"in": 1280, "out": 4, "h": [[1, 20]]}]}
+    trace.write_text("\n".join([json.dumps(session)] * 3))
+    found = []
+    for options in ((), ("--share-system",)):
+        assert (
+            run(tmp_path, "--time-scale", "1", *options, trace=str(trace), pool="h100_sxm/llama-3-8b tp1").exit_code
+            == 0
+        )
+        found.append(cells(tmp_path)[0]["prefix_hit_ratio"])
+    assert found == [0.0, pytest.approx(2 / 3 * 960 / 1280)]
+
+
 def test_a_report_and_a_verdict_against_the_baseline_come_with_it(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     asked = ("--policy", "random,multiplicative", "--baseline", "random", "--seeds", "3", "--report", str(page))

@@ -87,6 +87,47 @@ def test_sessions_share_no_blocks() -> None:
     assert not set(chain(one, 16).tolist()) & set(chain(other, 16).tolist())
 
 
+def agent(tools: int, system: int, *runs: list[int]) -> bytes:
+    """A session of one request, in blocks of 64 tokens."""
+    turn = {"in": 64 * sum(count for _, count in runs), "out": 1, "h": runs}
+    return json.dumps({"tool_tokens": tools, "system_tokens": system, "requests": [turn]}).encode()
+
+
+def blocks_in_common(one: bytes, other: bytes, *, share_system: bool = True) -> int:
+    """Blocks of 64 tokens with which both sessions' prompts begin."""
+    arrivals = parse_workload(b"\n".join((one, other)), "a", share_system=share_system).arrivals
+    a, b = (chain(job, 64) for _, job in arrivals)
+    unlike = np.flatnonzero(a[: len(b)] != b[: len(a)])
+    return int(unlike[0]) if len(unlike) else min(len(a), len(b))
+
+
+@pytest.mark.parametrize(
+    ("other", "common"),
+    [
+        (agent(640, 320, [1, 30]), 15),
+        (agent(640, 384, [1, 30]), 10),
+        (agent(704, 256, [1, 30]), 0),
+        (agent(640, 320, [1, 12], [40, 18]), 12),
+        (agent(640, 320, [7, 30]), 0),
+        (agent(0, 0, [1, 30]), 0),
+    ],
+    ids=["alike", "another system prompt", "other tools", "departs early", "begins otherwise", "unknown"],
+)
+def test_sessions_share_equally_long_tools_and_system_prompts_if_so_assumed(other: bytes, common: int) -> None:
+    one = agent(640, 320, [1, 30])
+    assert blocks_in_common(one, other) == blocks_in_common(other, one) == common
+    assert blocks_in_common(one, other, share_system=False) == 0
+
+
+def test_what_sessions_share_changes_nothing_within_one() -> None:
+    turns = {"tool_tokens": 128, "system_tokens": 64, "requests": TURNS}
+    both = b"\n".join([json.dumps(turns).encode()] * 2)
+    for _, first in parse_workload(both, "a", share_system=True).arrivals:
+        assert first.then is not None
+        assert (chain(first, 16) == chain(first.then, 16)[:8]).all()
+        assert len(set(chain(first.then, 16).tolist())) == 256 // 16
+
+
 def test_a_sub_agent_runs_inside_its_parents_think_time() -> None:
     """Recorded: answer at 9, the sub-agent from 11 to 14, the next request at 20, 11 s after the answer."""
     inner = [
