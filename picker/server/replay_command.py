@@ -20,6 +20,7 @@ from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.policies.variant import policy_maker
 from picker.simulator.bounds import NAMES, is_bound, make_bound
 from picker.simulator.generator import SCHEME
+from picker.simulator.learning_time import learning_times, with_learning_times
 from picker.simulator.pool_spec import parse_pool
 from picker.simulator.replay_run import Cell, Setting, measure_capacity, run_cell
 from picker.simulator.report import render
@@ -137,14 +138,15 @@ def replay(
         elif baseline not in policies:
             raise ValueError(f"the baseline {baseline} is none of the policies")
         done = replay_grid(setting, grid, out, jobs or os.cpu_count() or 1, Console(stderr=True))
-        _write(out, done)
+        times = learning_times(done, baseline)
+        _write(out, with_learning_times(done, times))
         verdicts = compare(done, baseline)
         if report is not None:
             report.write_text(render(done, verdicts, shlex.join(["picker", *sys.argv[1:]])), encoding="utf-8")
     except (ValueError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
-    for verdict in verdicts:
-        click.echo(verdict.text)
+    for line in [*(verdict.text for verdict in verdicts), *(time.text for time in times)]:
+        click.echo(line)
     click.echo(f"{len(done)} cells written to {out}")
 
 

@@ -127,6 +127,16 @@ def test_a_report_and_a_verdict_against_the_baseline_come_with_it(tmp_path: Path
     assert "multiplicative" in page.read_text(encoding="utf-8")
 
 
+def test_from_when_on_learning_is_better_is_said_and_written_down(tmp_path: Path) -> None:
+    asked = ("--policy", "learned,random", "--baseline", "random", "--time-scale", "1", "--jobs", "1")
+    result = run(tmp_path, *asked, trace="gen:x?requests=80&rate=20")
+    assert result.exit_code == 0, result.output
+    learned, random = cells(tmp_path)
+    assert learned["learning_time"]["baseline"] == "random"
+    assert random["learning_time"] is None
+    assert "better than random in TTFT at time scale 1" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "given", "said"),
     [
