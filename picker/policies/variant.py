@@ -1,7 +1,7 @@
 """A policy with parameters in one word: `multiplicative?hotPrefixWindowSeconds=0`, `learned?without=trees&seed=7`.
 
 Parameters have the names that they have in a configuration file. Values are numbers, true or false where they read as
-such, text otherwise.
+such, text otherwise; several of them are joined where a parameter takes several: `learned?without=trees+guard`.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
+import msgspec
 import numpy as np
 
 from picker.policies.policy import Policy
@@ -28,7 +29,8 @@ def policy_maker(spec: str) -> Callable[[np.random.Generator], Policy]:
     factory = REGISTRY[name]
     try:
         given = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(mark))
-        params: dict[str, object] = {key: _value(text) for key, text in given}
+        several = _several(factory.params)
+        params: dict[str, object] = {key: text.split() if key in several else _value(text) for key, text in given}
         if len(params) < len(given):
             raise ValueError("a parameter is given twice")
         factory(params, np.random.default_rng(0))
@@ -47,6 +49,13 @@ def file_stem(spec: str) -> str:
         return spec
     start = re.sub(r"[^A-Za-z0-9.]+", "-", spec)[:60]
     return f"{start}-{hashlib.sha256(spec.encode()).hexdigest()[:6]}"
+
+
+def _several(params: type[msgspec.Struct]) -> set[str]:
+    """Outside names of the parameters that take several values."""
+    known = msgspec.inspect.type_info(params)
+    assert isinstance(known, msgspec.inspect.StructType)
+    return {field.encode_name for field in known.fields if isinstance(field.type, msgspec.inspect.VarTupleType)}
 
 
 def _value(text: str) -> object:

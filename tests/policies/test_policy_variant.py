@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from picker.policies import variant
 from picker.policies.example import example_request, example_rows
+from picker.policies.learned import Learned
 from picker.policies.variant import file_stem, policy_maker
 
 RNG = np.random.default_rng(0)
@@ -28,6 +29,15 @@ def test_parameters_have_the_names_of_configuration_files() -> None:
     assert cost("weighted?") == cost("weighted")
 
 
+def test_a_parameter_that_takes_several_values_takes_them_joined() -> None:
+    made = [policy_maker(f"learned?without={parts}")(RNG) for parts in ("trees", "marginal-cost+guard", "")]
+    assert [policy.params.without for policy in made if isinstance(policy, Learned)] == [
+        ("trees",),
+        ("marginal-cost", "guard"),
+        (),
+    ]
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -38,6 +48,7 @@ def test_parameters_have_the_names_of_configuration_files() -> None:
         ("weighted?kvWeight=1e999", "<= 1000000"),
         ("weighted?kvWeight=1&kvWeight=2", "given twice"),
         ("weighted?kvWeight", "bad query field"),
+        ("learned?without=trees+hope", "invalid enum value 'hope'"),
         ("random?x=1", "none is known"),
     ],
 )
