@@ -46,6 +46,7 @@ class Case:
     step: int = 0
     """From the stretch of one seed to that of the next, in requests."""
     turns: int | None = None
+    share_system: bool = False
     events: str = ""
     bound: bool = True
     """Whether `clairvoyant-ttft` plays it: what it costs grows with the pool."""
@@ -66,7 +67,15 @@ class Case:
 
     def setting(self, seed: int) -> Setting:
         skip = self.skip + self.step * (seed - SEEDS[0])
-        return Setting(self.trace, self.pool, events=self.events, limit=self.requests, skip=skip, turns=self.turns)
+        return Setting(
+            self.trace,
+            self.pool,
+            events=self.events,
+            limit=self.requests,
+            skip=skip,
+            turns=self.turns,
+            share_system=self.share_system,
+        )
 
     def workload(self, seed: int) -> Workload:
         """Raises ValueError, OSError."""
@@ -147,14 +156,15 @@ CASES = (
         (Pace("first half", 1000, 8.3), Pace("second half", 1000, 8.3)), skip=6015, step=2000, rollout=True,
     ),
     Case(
-        "agentic", "agentic, 8 H100 + 4 L40S", SESSIONS, UNLIKE, (Pace("all", 1500, 0.35),), skip=10716, turns=12,
+        "agentic", "agentic with shared system prompts, 8 H100 + 4 L40S", SESSIONS, UNLIKE, (Pace("all", 1500, 0.3),),
+        skip=10716, turns=12, share_system=True,
     ),
     Case(
         "shared-71", "shared 71 %, 8 H100 + 4 L40S", _generated("share=0.71&requests=3000"), UNLIKE,
         (Pace("first half", 1500, 45.0), Pace("second half", 1500, 45.0)),
     ),
     Case(
-        "agentic-close", "agentic, 8 A100 + 8 RTX PRO 6000", SESSIONS, f"{A100}:8,{RTX}:8", (Pace("all", 1500, 0.4),),
+        "agentic-close", "agentic, 8 A100 + 8 RTX PRO 6000", SESSIONS, f"{A100}:8,{RTX}:8", (Pace("all", 1500, 0.3),),
         skip=10716, turns=12,
     ),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from results.record import NUMBERS_AT, Record, read, write
 from results.shifts import BASELINE, ROLLOUT, TAIL, Case, Task, tasks
 
 BIN_S = 10.0
-_FROM_SUMMARY = ("requests", "completed", "span_s", "ttft_ms", "tpot_ms", "e2e_ms", "goodput_share", "prefix_hit_ratio")
+_FROM_SUMMARY = ("requests", "completed", "span_s", "goodput_share", "prefix_hit_ratio")
 
 
 class Reasons:
@@ -58,7 +58,8 @@ class Late:
 
 
 def play(task: Task) -> dict[str, Any]:
-    """One cell as it is kept. Raises ValueError, OSError."""
+    """One cell as it is kept. Times are of the requests that every engine of the pool can hold: the others are
+    refused by some, and a policy is none the better for losing them. Raises ValueError, OSError."""
     case = task.case
     setting, workload = case.setting(task.seed), case.workload(task.seed)
     bound = make_bound(task.policy, workload) if is_bound(task.policy) else None
@@ -81,10 +82,12 @@ def play(task: Task) -> dict[str, Any]:
     )
     result = cluster.run(workload)
     summary = summarize(result, setting.slo)
-    complete = [one for one in result.ended if one.complete and one.ttft_ms is not None]
+    room = min(station.engine.max_model_len for station in result.stations)
+    complete = [one for one in result.ended if one.complete and one.prompt_tokens + one.output_tokens <= room]
     kept = {
         "policy": task.policy, "load": None, "seed": task.seed, "short": None,
         **{name: summary[name] for name in _FROM_SUMMARY},
+        **_figures(complete),
         "phases": [_figures(part) for part in _phases(complete, case)],
         "tail": _figures([one for one in complete if one.job >= case.requests - TAIL]),
         "bins": _bins(complete),
@@ -102,9 +105,11 @@ def _phases(complete: Iterable[Ended], case: Case) -> list[list[Ended]]:
 
 
 def _figures(part: Sequence[Ended]) -> dict[str, Any]:
-    ttft = spread(one.ttft_ms for one in part if one.ttft_ms is not None)
-    tpot = spread(one.tpot_ms for one in part if one.tpot_ms is not None)
-    return {"requests": len(part), "ttft_ms": ttft, "tpot_ms": tpot}
+    ttft, tpot = (
+        spread(value for value in values if value is not None)
+        for values in ((one.ttft_ms for one in part), (one.tpot_ms for one in part))
+    )
+    return {"timed": len(part), "ttft_ms": ttft, "tpot_ms": tpot}
 
 
 def _bins(complete: Sequence[Ended]) -> list[list[float]]:

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from picker.simulator.learning_time import Windows, stays_better
 from results.board import P99, TPOT, TTFT, Board, Metric, Ratio
 from results.shifts import ABLATED, ABLATIONS, BASELINE, BOUND, CASES, LEARNED, POLICIES, ROLLOUT, SEEDS, TAIL, Case
 from results.shifts_run import BIN_S
 from results.tables import NONE, table
 
-WINDOW = round(60 / BIN_S)
-"""Bins."""
-FEWEST = 20
-"""A window with fewer requests of either policy tells nothing."""
+MINUTE = round(60 / BIN_S)
+"""In bins."""
 RULES = POLICIES[:2]
 LIKE, CLOSE = ("slowed",), ("agentic-close",)
 """Cases whose engines are equal, and whose classes are near each other; the others mix fast with slow."""
@@ -35,19 +34,11 @@ class Part:
         return self.metric.of(inside)
 
 
-def learning_s(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float | None:
-    """When the first window begins from which on our mean TTFT is lower in every one; None for never. Windows begin
-    with each bin."""
-    found = None
-    for first in range(min(len(ours), len(theirs)) - WINDOW + 1):
-        mine, other = (_totals(bins[first : first + WINDOW]) for bins in (ours, theirs))
-        if min(mine[0], other[0]) < FEWEST:
-            continue
-        if mine[1] / mine[0] >= other[1] / other[0]:
-            found = None
-        elif found is None:
-            found = first * BIN_S
-    return found
+def windows(bins: Sequence[Sequence[float]]) -> Windows:
+    """The same by the minute."""
+    minutes = [_totals(bins[first : first + MINUTE]) for first in range(0, len(bins), MINUTE)]
+    known = [(60.0 * at, total / count, int(count)) for at, (count, total) in enumerate(minutes) if count]
+    return Windows(60.0, *map(list, zip(*known, strict=True))) if known else Windows()
 
 
 def ratio_before(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], until_s: float) -> float | None:
@@ -65,6 +56,16 @@ def extent(board: Board) -> str:
         asked = " – ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         lines.append((case.title, str(len(cells)), asked, f"{sum(spans) / len(spans):,.0f}"))
     return table(("case", "seeds", "requests each", "seconds"), lines)
+
+
+def lost(board: Board) -> str:
+    """Share of requests that were not completed, where there are any; empty without."""
+    lines = []
+    for case in _known(board):
+        shares = [board.lost(case, policy, None) or 0.0 for policy in POLICIES]
+        if any(shares):
+            lines.append((case.title, *(f"{share:.1%}" for share in shares)))
+    return table(("case", *POLICIES), lines) if lines else ""
 
 
 def glance(board: Board) -> str:
@@ -141,7 +142,7 @@ def learning(board: Board) -> str:
         whens, costs = [], []
         for seed in sorted(ours.keys() & theirs.keys()):
             mine, other = ours[seed]["bins"], theirs[seed]["bins"]
-            since = learning_s(mine, other)
+            since = stays_better(windows(mine), windows(other))
             before = ratio_before(mine, other, len(other) * BIN_S if since is None else since)
             whens.append("never" if since is None else f"{since:.0f}")
             costs.append(NONE if before is None else f"{before:.2f}")

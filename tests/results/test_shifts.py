@@ -1,11 +1,13 @@
 """Cases change mid-run at known times, are counted from their first request on, and the page says what was kept."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from planted import cell as planted
 
 from picker.simulator.generator import generate
+from picker.simulator.learning_time import Windows
 from results import shifts_run
 from results.board import TTFT, Board
 from results.shifts import (
@@ -26,7 +28,7 @@ from results.shifts import (
 )
 from results.shifts_page import PAGE, render
 from results.shifts_run import play, read_all
-from results.shifts_tables import Part, aim, learning, learning_s, phases, ratio_before, targets, times
+from results.shifts_tables import Part, aim, learning, lost, phases, ratio_before, targets, times, windows
 
 POOL = "h100_sxm/llama-3-8b tp1:2"
 TINY = Case("tiny", "tiny", "gen:x?requests=90", POOL, (Pace("slow", 30, 5.0), Pace("fast", 60, 20.0)), rollout=True)
@@ -74,7 +76,7 @@ def test_titles_may_change_but_what_is_played_may_not() -> None:
 
 def test_a_cell_tells_its_phases_its_minutes_and_who_decided() -> None:
     kept = play(Task(TINY, LEARNED, SEEDS[0]))
-    assert [part["requests"] for part in kept["phases"]] == [30, 60]
+    assert [part["timed"] for part in kept["phases"]] == [30, 60]
     assert sum(count for count, _ in kept["bins"]) == kept["completed"] == 90
     assert sum(total for _, total in kept["bins"]) / 90 == pytest.approx(kept["ttft_ms"]["mean"], rel=1e-3)
     assert sum(kept["reasons"].values()) == 90
@@ -86,7 +88,7 @@ def test_the_rollout_plays_the_last_requests_and_the_baseline_what_leads_up_to_t
 ) -> None:
     monkeypatch.setattr(shifts_run, "TAIL", 30)
     theirs, base = (play(Task(TINY, policy, SEEDS[0])) for policy in (ROLLOUT, BASELINE))
-    assert theirs["tail"]["requests"] == 30
+    assert theirs["tail"]["timed"] == 30
     assert theirs["phases"][0]["ttft_ms"] == base["phases"][0]["ttft_ms"]
     assert theirs["tail"] != base["tail"]
 
@@ -96,18 +98,33 @@ def test_the_clairvoyant_ttft_beats_the_rule_on_its_own_figure() -> None:
     assert bound < base
 
 
-def test_learning_time_is_when_no_later_window_is_worse_any_more() -> None:
-    ours = [[10, 2000.0]] * 2 + [[10, 900.0]] * 10
-    assert learning_s(ours, HUNDRED_MS) == 20.0
-    assert ratio_before(ours, HUNDRED_MS, 20.0) == pytest.approx(2.0)
-    assert learning_s([*ours[:11], [10, 9000.0]], HUNDRED_MS) is None
-    assert learning_s(HUNDRED_MS[:5], HUNDRED_MS[:5]) is None
+def test_learning_time_is_by_the_minute_and_its_price_is_what_came_before() -> None:
+    ours = [[10, 2000.0]] * 6 + [[10, 100.0]] * 6
+    text = learning(board({BASELINE: 100, "prefix-and-load": 100, LEARNED: 90}, {LEARNED: ours}))
+    assert "| 60 | 2.00 |" in text
+    assert windows(ours).ttft_ms == [200.0, 10.0]
     assert ratio_before(ours, HUNDRED_MS, 0.0) is None
 
 
-def test_windows_with_hardly_a_request_tell_nothing() -> None:
-    ours, theirs = ([[10, total]] * 6 + [[1, late]] * 6 for total, late in ((900.0, 100.0), (1000.0, 90.0)))
-    assert learning_s(ours, theirs) == 0.0
+def test_minutes_without_a_request_are_none() -> None:
+    assert windows([[10, 900.0]] * 6 + [[0, 0.0]] * 6 + [[1, 30.0]]).t_s == [0.0, 120.0]
+    assert windows([]) == Windows()
+
+
+def test_a_request_that_some_engine_cannot_hold_is_in_no_time_whoever_takes_it(tmp_path: Path) -> None:
+    trace = tmp_path / "one_long.csv"
+    trace.write_text("t,input_length,output_length\n0,200000,5\n1,100,5\n2,100,5\n")
+    case = Case("long", "long", str(trace), "h100_sxm/llama-3-8b tp1,l40s/llama-3-8b tp1", (Pace("all", 3, 1.0),))
+    cells = [play(Task(case, policy, SEEDS[0])) for policy in (BOUND, BASELINE)]
+    assert [cell["timed"] for cell in cells] == [2, 2]
+    assert cells[0]["completed"] == cells[0]["requests"] == 3
+
+
+def test_what_was_not_completed_is_told() -> None:
+    cells = {policy: cell(policy, 100, HUNDRED_MS) for policy in POLICIES}
+    cells[LEARNED]["completed"] = 98
+    assert lost(Board({CASES[0]: cells.values()})).endswith("| 0.0% | 0.0% | 2.0% |")
+    assert lost(board(dict.fromkeys(POLICIES, 100.0), {})) == ""
 
 
 def test_never_better_is_said_with_the_loss_of_the_whole_run() -> None:
