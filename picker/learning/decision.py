@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 
 from picker.engines.rows import Column, Rows
-from picker.learning.features import Features
-from picker.learning.model import LEAST_MS, Estimate, Model, Vector
+from picker.learning.features import Features, Matrix
+from picker.learning.model import LEAST_MS, Estimate, Model, Vector, waits
 
 Reward = Literal["ttft", "tpot", "e2e", "slo-goodput"]
 
@@ -57,20 +57,66 @@ class Stakes:
     """Standard deviation of log TTFT around the prediction."""
 
 
+COLUMNS = 11
+COST, TTFT, TPOT, OWN, DECODE, EVICTION, PREFILL, CORRECTION, STEP_CORRECTION, WAIT, ALONE = range(COLUMNS)
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Of N endpoints; every column (N,), milliseconds."""
+    """Of N endpoints; every column (N,), milliseconds but for the correction."""
 
-    cost: Column
-    ttft_ms: Column
-    tpot_ms: Column
-    own_ms: Column
-    decode_ms: Column
-    """Delay of all answers decoded there and of this one's, unweighted."""
-    eviction_ms: Column
-    """Prefill to be repeated, unweighted."""
-    prefill_ms: Column
-    """Of this request alone."""
+    columns: Matrix
+    """Shape (COLUMNS, N)."""
+
+    @property
+    def cost(self) -> Column:
+        return self._column(COST)
+
+    @property
+    def ttft_ms(self) -> Column:
+        return self._column(TTFT)
+
+    @property
+    def tpot_ms(self) -> Column:
+        return self._column(TPOT)
+
+    @property
+    def own_ms(self) -> Column:
+        return self._column(OWN)
+
+    @property
+    def decode_ms(self) -> Column:
+        """Delay of all answers decoded there and of this one's, unweighted."""
+        return self._column(DECODE)
+
+    @property
+    def eviction_ms(self) -> Column:
+        """Prefill to be repeated, unweighted."""
+        return self._column(EVICTION)
+
+    @property
+    def prefill_ms(self) -> Column:
+        """Of this request alone."""
+        return self._column(PREFILL)
+
+    @property
+    def correction(self) -> Column:
+        """Of TTFT, log."""
+        return self._column(CORRECTION)
+
+    @property
+    def wait_ms(self) -> Column:
+        """Until this request's own prefill begins, by the base."""
+        return self._column(WAIT)
+
+    @property
+    def alone_ms(self) -> Column:
+        """That prefill on an idle engine, by the base."""
+        return self._column(ALONE)
+
+    def _column(self, which: int) -> Column:
+        column: Column = self.columns[which]
+        return column
 
 
 def judge(
@@ -95,7 +141,8 @@ def judge(
     if stakes.weights.slo:
         own += stakes.weights.slo * missed(ttft, tpot, stakes)
     cost = own + stakes.decode_weight * decode + stakes.congestion * eviction
-    return Judgement(cost, ttft, tpot, own, decode, eviction, prefill)
+    line = waits(model.ttft_base, known.ttft_terms, known.head_ms, rows.hardware)
+    return Judgement(np.stack((cost, ttft, tpot, own, decode, eviction, prefill, *correction, *line)))
 
 
 def missed(ttft_ms: Column, tpot_ms: Column, stakes: Stakes) -> Column:

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from picker.engines.rows import Column
+from picker.learning.compiled import vector
 
 NEW_ROWS = 10
 HEAD_START = -0.2
@@ -37,3 +38,25 @@ def probe(since_last_pick_s: Column, since_last_probe_s: float, picks_per_s: flo
     longest = int(np.argmax(since_last_pick_s))
     since = float(since_last_pick_s[longest])
     return longest if since > STARVED_TURNS * n / picks_per_s and since >= STARVED_S else None
+
+
+@vector
+def propensities(cost: Column, rule_cost: Column, within: float, model_share: float, explored: float) -> Column:
+    """Chance of each of N >= 1 endpoints to come first, (N,).
+
+    The rule decides with 1 - `model_share`, and draws among its cheapest; else the model's cheapest comes first, or,
+    with `explored`, one drawn among those whose cost is at most `within`.
+    """
+    least, best, cheapest, near = rule_cost[0], 0, 0, 0
+    for row in range(len(cost)):
+        least = min(least, rule_cost[row])
+        best = row if cost[row] < cost[best] else best
+    for row in range(len(cost)):
+        cheapest += rule_cost[row] == least
+        near += cost[row] <= within
+    by_rule, by_chance = (1.0 - model_share) / max(cheapest, 1), model_share * explored / max(near, 1)
+    chance = np.empty(len(cost))
+    for row in range(len(cost)):
+        chance[row] = (by_rule if rule_cost[row] == least else 0.0) + (by_chance if cost[row] <= within else 0.0)
+    chance[best] += model_share * (1.0 - explored)
+    return chance

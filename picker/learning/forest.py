@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.linear_hashing import kernel
+from picker.learning import quickscorer, tree_code
+from picker.learning.compiled import built_of
 from picker.learning.quickscorer import (
     AT_ONCE,
     COMPILED,
@@ -143,6 +145,9 @@ def _predict_compiled(
         scores[:] = 0.0
         add_scores(split_features, thresholds, masks, leaves, known, 0, scores)
         out[at : at + LANES] = scores[: min(LANES, rows - at)]
+
+
+built_of(_predict_compiled, quickscorer, tree_code)
 
 
 def warm() -> None:

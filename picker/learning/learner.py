@@ -17,11 +17,13 @@ from picker.engines.rows import Column, Rows
 from picker.engines.table import grown
 from picker.learning.baseline import AT_PICK, BEFORE_PICK, Baseline, at_pick, before_pick
 from picker.learning.correction import Corrections
+from picker.learning.decision import Judgement, Stakes, judge
 from picker.learning.drift import Drift
 from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, sane
 from picker.learning.exploration import bonus
-from picker.learning.features import Features, features
+from picker.learning.features import features
 from picker.learning.guard import Guard, Outcome
+from picker.learning.kernel import Arrays, Places, arrays_of, judge_rows
 from picker.learning.lengths import OutputLengths
 from picker.learning.model import (
     NOT_CORRECTED,
@@ -29,12 +31,13 @@ from picker.learning.model import (
     TTFT_BOUND,
     Estimate,
     Model,
-    Vector,
-    base_ttft,
     estimate,
 )
 from picker.learning.online_tree import OnlineTrees
+from picker.learning.prediction import Compiled, Foresight, Opinion, Prediction
 from picker.learning.pressure import Pressure
+from picker.learning.quickscorer import COMPILED
+from picker.learning.ranges import SLACK, outside, unknown_ground
 from picker.learning.recent import Recent
 from picker.learning.reuse import Reuse
 from picker.requests.request import Request
@@ -45,21 +48,6 @@ MAX_FORGOTTEN = 1000
 _NUMBER, _SEEN, _PICKED_AT = range(3)
 _NOTHING = np.array([0.0, 0.0, -math.inf])
 _BOUNDS = np.array([[TTFT_BOUND], [TPOT_BOUND]])
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What is known and said of N endpoints."""
-
-    known: Features
-    said: Estimate | None
-    """None without a model."""
-    online: Vector
-    """Shape (2, N), log: the say of the trees that learn row by row, part of `said`; 0 without them."""
-    correction: Vector
-    """Shape (2, N), log, a newcomer's head start included."""
-    chance: Column
-    """That a block evicted there is asked for again."""
 
 
 @dataclass(slots=True)
@@ -103,7 +91,8 @@ class Learner:
         self._slots = np.repeat(_NOTHING[:, None], 64, axis=1)
         self._numbers = 0
         self._recent = Recent()
-        self._queue: tuple[Column, float] | None = None
+        self._queue: tuple[Column, Column] | None = None
+        self._arrays: Arrays | None = None
 
     def ensure(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
@@ -129,6 +118,22 @@ class Learner:
                 said = Estimate(said.log_ttft + online[0], said.log_tpot + online[1])
         return Prediction(known, said, online, correction, chance)
 
+    def judge(self, request: Request, rows: Rows, stakes: Stakes, now: float) -> Opinion:
+        """Costs of at least one endpoint by the model, which must be there."""
+        model = self.model
+        assert model is not None
+        if COMPILED and self._arrays is not None:
+            shown = self.corrections.by_slot if self._correct else np.zeros_like(self.corrections.by_slot)
+            places = Places(self.pressure.columns, shown, self._slots[_SEEN], self.reuse.chances)
+            columns, known, best, strays, stray = judge_rows(self._arrays, rows, places, stakes, now)
+            return Opinion(Judgement(columns), Compiled(columns, known), best, stray or 2 * strays > len(rows))
+        told = self.predict(request, rows, now)
+        assert told.said is not None
+        judgement = judge(model, told.said, told.known, rows, told.correction, told.chance, stakes)
+        best = int(np.argmin(judgement.cost))
+        beyond = outside(told.known.trees.astype(np.float32), model.lowest, model.highest, SLACK)
+        return Opinion(judgement, told, best, unknown_ground(beyond, best))
+
     def placed(self, request: Request, rows: Rows, row: int, now: float) -> None:
         """Row `row` was picked."""
         slot = int(rows.slots[row])
@@ -143,7 +148,7 @@ class Learner:
         request: Request,
         rows: Rows,
         row: int,
-        prediction: Prediction,
+        prediction: Foresight,
         *,
         by: int,
         propensity: float,
@@ -153,20 +158,19 @@ class Learner:
         """The pick goes by this number until `ended`; `weight` is the guard's. Past MAX_PENDING nothing is kept."""
         if len(self._pending) >= MAX_PENDING:
             return
-        known, said, slot = prediction.known, prediction.said, int(rows.slots[row])
+        told, slot = prediction.of(row), int(rows.slots[row])
         kept = np.zeros(1, EXPERIENCE)
         kept["at_s"], kept["by"], kept["propensity"] = now, by, propensity
         kept["endpoint"], kept["hardware"] = self._number(slot), rows.hardware[row]
-        kept["head_ms"], kept["tpot_ms"] = known.head_ms[row], math.nan
-        kept["ttft_terms"], kept["tpot_terms"] = known.ttft_terms[:, row], known.tpot_terms[:, row]
-        kept["features"] = known.trees[:, row]
+        kept["head_ms"], kept["tpot_ms"] = told.head_ms, math.nan
+        kept["ttft_terms"], kept["tpot_terms"], kept["features"] = told.ttft_terms, told.tpot_terms, told.trees
         self._pending[flight] = _Pending(
             slot,
             kept,
-            math.nan if said is None else float(said.log_ttft[row]),
-            math.nan if said is None else float(said.log_tpot[row]),
-            (float(prediction.online[0, row]), float(prediction.online[1, row])),
-            float(prediction.correction[0, row]),
+            told.log_ttft,
+            told.log_tpot,
+            told.online,
+            told.correction,
             at_pick(float(rows.new_tokens[row]), float(rows.batch[row])),
             before_pick(request.prompt_tokens, rows),
             weight,
@@ -244,7 +248,8 @@ class Learner:
         """About once a second: corrections fade, the guard looks at the queues."""
         self.corrections.settle(now)
         if self._queue is not None:
-            self.guard.pool(now, *self._queue)
+            wait_ms, alone_ms = self._queue
+            self.guard.pool(now, wait_ms, float(np.median(alone_ms)))
 
     def drain(self, now: float) -> Experience:
         """All rows finished since the last call, in order of their ends."""
@@ -259,6 +264,7 @@ class Learner:
         """Predict with this model from now on; corrections start anew from the last rows of each endpoint, or else
         from what it brings; beside online trees they go on."""
         self.model = model
+        self._arrays = arrays_of(model) if self.online is None else None
         if self.online is not None:
             self.guard.model(True, now, proven=proven)
             return
@@ -269,15 +275,9 @@ class Learner:
                 self.corrections.restart(slot, known.log_ttft, known.log_tpot, known.rows, now)
         self.guard.model(True, now, proven=proven)
 
-    def saw_queue(self, prediction: Prediction, rows: Rows) -> None:
+    def saw_queue(self, judgement: Judgement) -> None:
         """Remember how long each endpoint's line is, for the guard's next look."""
-        model, known = self.model, prediction.known
-        if model is not None:
-            usual = known.ttft_terms.copy()
-            usual[3:] = 0.0
-            alone = base_ttft(model.ttft_base, usual, np.zeros(len(rows)), rows.hardware)
-            whole = base_ttft(model.ttft_base, known.ttft_terms, known.head_ms, rows.hardware)
-            self._queue = np.maximum(0.0, whole - alone), float(np.median(alone))
+        self._queue = judgement.wait_ms, judgement.alone_ms
 
     def since_picked(self, slots: NDArray[np.intp], now: float) -> Column:
         """Seconds since each endpoint was last picked, (N,); inf before its first pick."""

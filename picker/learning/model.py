@@ -82,6 +82,14 @@ def base_ttft(base: Matrix, terms: Matrix, head_ms: Vector, hardware: NDArray[np
     return np.maximum(left, LEAST_MS)
 
 
+def waits(base: Matrix, terms: Matrix, head_ms: Vector, hardware: NDArray[np.intp]) -> tuple[Vector, Vector]:
+    """How long the line is before a request's own prefill, and that prefill on an idle engine, both ms, (N,)."""
+    usual = terms.copy()
+    usual[len(OWN_TERMS) :] = 0.0
+    alone = base_ttft(base, usual, np.zeros_like(head_ms), hardware)
+    return np.maximum(0.0, base_ttft(base, terms, head_ms, hardware) - alone), alone
+
+
 def base_tpot(base: Matrix, terms: Matrix, hardware: NDArray[np.intp]) -> Vector:
     """TPOT in ms, (N,), by the base alone; `terms` is (TPOT_TERMS, N)."""
     whole: Vector = (base[hardware].T * terms).sum(axis=0)

@@ -14,7 +14,7 @@ RATE_S = 20.0
 MARKS = 64
 """An endpoint's history is kept in so many marks per cacheful."""
 
-_RATE, _RATE_AT, _PLACED, _TAIL_AT, _NEXT_MARK = range(5)
+RATE, RATE_AT, _PLACED, TAIL_AT, _NEXT_MARK = range(5)
 _NOTHING = np.array([0.0, 0.0, 0.0, np.inf, 0.0])
 
 
@@ -22,37 +22,38 @@ class Pressure:
     """Per slot; every call takes seconds of one clock."""
 
     def __init__(self, capacity: int = 64) -> None:
-        self._columns = np.repeat(_NOTHING[:, None], max(capacity, 1), axis=1)
-        self._marks: list[list[tuple[float, float]]] = [[] for _ in range(self._columns.shape[1])]
+        self.columns = np.repeat(_NOTHING[:, None], max(capacity, 1), axis=1)
+        """By slot: RATE as of RATE_AT, TAIL_AT the time of the oldest block, and two of its own."""
+        self._marks: list[list[tuple[float, float]]] = [[] for _ in range(self.columns.shape[1])]
 
     def ensure(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
-        self._columns = grown(self._columns, capacity, _NOTHING)
-        self._marks.extend([] for _ in range(self._columns.shape[1] - len(self._marks)))
+        self.columns = grown(self.columns, capacity, _NOTHING)
+        self._marks.extend([] for _ in range(self.columns.shape[1] - len(self._marks)))
 
     def clear(self, slot: int) -> None:
         """Another endpoint takes this slot."""
         if slot < len(self._marks):
-            self._columns[:, slot] = _NOTHING
+            self.columns[:, slot] = _NOTHING
             self._marks[slot] = []
 
     def prefill_rate(self, slots: Slots, now: float) -> Column:
         """Thousands of uncached prompt tokens per second that come to each endpoint, (N,)."""
-        rate, at = self._columns[_RATE : _RATE_AT + 1, slots]
+        rate, at = self.columns[RATE : RATE_AT + 1, slots]
         faded: Column = rate * np.exp((at - now) / RATE_S)
         return faded
 
     def memory_s(self, slots: Slots, now: float) -> Column:
         """For how long a block that nobody asks for stays in each endpoint's cache, (N,); inf while it is not full."""
-        memory: Column = np.maximum(0.0, now - self._columns[_TAIL_AT, slots])
-        return np.where(np.isinf(self._columns[_TAIL_AT, slots]), np.inf, memory)
+        memory: Column = np.maximum(0.0, now - self.columns[TAIL_AT, slots])
+        return np.where(np.isinf(self.columns[TAIL_AT, slots]), np.inf, memory)
 
     def placed(self, slot: int, new_tokens: float, output_tokens: float, kv_tokens: float, now: float) -> None:
         """A pick went there: so many tokens of KV will be written; the cache holds `kv_tokens`, 0 unknown."""
         self.ensure(slot + 1)
-        column = self._columns[:, slot]
-        column[_RATE] = column[_RATE] * np.exp((column[_RATE_AT] - now) / RATE_S) + new_tokens / 1e3 / RATE_S
-        column[_RATE_AT] = now
+        column = self.columns[:, slot]
+        column[RATE] = column[RATE] * np.exp((column[RATE_AT] - now) / RATE_S) + new_tokens / 1e3 / RATE_S
+        column[RATE_AT] = now
         column[_PLACED] += new_tokens + output_tokens
         if kv_tokens <= 0:
             return
@@ -65,4 +66,4 @@ class Pressure:
         while len(marks) > 1 and marks[1][1] <= gone:
             marks.pop(0)
         if gone > 0:
-            column[_TAIL_AT] = marks[0][0]
+            column[TAIL_AT] = marks[0][0]

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
 
+SLACK = 0.5
+"""How far outside the trained range the model may still decide, in widths of that range."""
+
 
 def outside(features: Features, lowest: Features, highest: Features, slack: float = 0.1) -> NDArray[np.bool_]:
     """Which endpoints, shape (N,), have a feature beyond the trained range by more than `slack` of its width.
@@ -12,9 +15,15 @@ def outside(features: Features, lowest: Features, highest: Features, slack: floa
     `features` has shape (F, N), the bounds (F,). A feature that never varied in training must stay what it was. What is
     not finite is outside.
     """
-    margin = slack * (highest - lowest)
-    within = (features >= (lowest - margin)[:, None]) & (features <= (highest + margin)[:, None])
+    least, most = bounds(lowest, highest, slack)
+    within = (features >= least[:, None]) & (features <= most[:, None])
     return ~np.asarray(within.all(axis=0), np.bool_)
+
+
+def bounds(lowest: Features, highest: Features, slack: float) -> tuple[Features, Features]:
+    """Least and greatest value of each feature, (F,), that is not outside."""
+    margin = slack * (highest - lowest)
+    return lowest - margin, highest + margin
 
 
 def unknown_ground(outside: NDArray[np.bool_], row: int) -> bool:

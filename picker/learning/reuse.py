@@ -22,7 +22,8 @@ MOST_BLOCKS = 50_000
 FORGET_USES = 20_000
 """Uses after which older ones have lost 63 % of their weight."""
 LONGEST_S = 3600.0
-_EDGES = np.geomspace(0.5, LONGEST_S, 40)
+EDGES = np.geomspace(0.5, LONGEST_S, 40)
+"""Seconds."""
 
 
 class Reuse:
@@ -30,9 +31,10 @@ class Reuse:
 
     def __init__(self) -> None:
         self._last: OrderedDict[int, float] = OrderedDict()
-        self._reused = np.zeros(len(_EDGES) + 1)
+        self._reused = np.zeros(len(EDGES) + 1)
         self._uses = 0.0
-        self._chance = np.zeros(len(_EDGES) + 1)
+        self.chances = np.zeros(len(EDGES) + 1)
+        """Of blocks as old as each edge, and older than all; may exceed 1 by a little. Replaced, not changed."""
 
     def asked(self, chain: Chain, now: float) -> None:
         """A prompt of these blocks was picked for."""
@@ -46,14 +48,14 @@ class Reuse:
             before = self._last.pop(block, None)
             self._last[block] = now
             if before is not None:
-                self._reused[np.searchsorted(_EDGES, now - before)] += 1.0
+                self._reused[np.searchsorted(EDGES, now - before)] += 1.0
         while len(self._last) > MOST_BLOCKS:
             self._last.popitem(last=False)
         later = np.cumsum(self._reused[::-1])[::-1]
         earlier = later[0] - later
-        self._chance = later / np.maximum(self._uses - earlier, 1.0)
+        self.chances = later / np.maximum(self._uses - earlier, 1.0)
 
     def chance(self, age_s: Column) -> Column:
         """Chance of a block that nobody has asked for in so many seconds to be asked for again, shape of `age_s`."""
-        found: Column = np.minimum(1.0, self._chance[np.searchsorted(_EDGES, age_s)])
+        found: Column = np.minimum(1.0, self.chances[np.searchsorted(EDGES, age_s)])
         return found

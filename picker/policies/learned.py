@@ -3,7 +3,7 @@
 **Formula.** cost = own + w x decode + c x eviction, in milliseconds, lowest wins. *own* is the reward asked for: the
 predicted TTFT by default. *decode* is the delay of every answer decoded there, by this prefill and by a larger batch.
 *eviction* is prefill that others will have to repeat. `picker/learning/decision.py` has the terms, docs/learning.md the
-whole story.
+whole story. Where the rule's choice costs at most a tenth more than the best, it is taken.
 
 **Prediction.** A non-negative physical base in milliseconds per hardware class x LightGBM trees on its log error x a
 correction per endpoint that fades. Endpoints are known by what they do, never by which they are.
@@ -34,6 +34,7 @@ grow everywhere, when rows are poisoned. Each reason is a metric and stands in t
 """
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -41,13 +42,13 @@ import msgspec
 import numpy as np
 
 from picker.engines.rows import Column, Rows
-from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Weights, judge
+from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Weights
 from picker.learning.experience import BY_MODEL, BY_RULE
-from picker.learning.exploration import probe
+from picker.learning.exploration import probe, propensities
 from picker.learning.guard import Mode, Reason
-from picker.learning.learner import Learner, Prediction
+from picker.learning.learner import Learner
 from picker.learning.online_tree import OnlineTrees
-from picker.learning.ranges import outside, unknown_ground
+from picker.learning.prediction import Foresight
 from picker.learning.training import Parts
 from picker.policies import multiplicative
 from picker.policies.policy import Facts, Scores
@@ -56,11 +57,9 @@ from picker.requests.request import Request
 Reward = Literal["ttft", "tpot", "e2e", "slo-goodput", "weighted"]
 Part = Literal["base", "trees", "correction", "marginal-cost", "guard"]
 NEAR = 1.1
-"""Costs within this of the best are near it."""
+"""Costs within this of the best are near it; where the rule's choice is, it is taken."""
 PROBE_COST = 2.0
 """A forgotten endpoint is probed with a request that would cost it at most so many times what the best would."""
-SLACK = 0.5
-"""How far outside the trained range the model may still decide, in widths of that range."""
 SLO_TTFT_MS, SLO_TPOT_MS = 1000.0, 50.0
 """Objectives of requests that bring none, for `slo-goodput`; the first grows by SLO_TTFT_MS_PER_1K."""
 SLO_TTFT_MS_PER_1K = 62.5
@@ -96,37 +95,37 @@ class Learned:
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
         learner, guard = self.learner, self.learner.guard
-        prediction = learner.predict(request, rows, now)
         rule = self.rule.score(request, rows, now)
-        model = learner.model
-        if model is None or prediction.said is None:
-            memo = _Pick(prediction, None, BY_RULE, 0, guard.why(BY_RULE))
+        if learner.model is None or not len(rows):
+            memo = _Pick(learner.predict(request, rows, now), None, BY_RULE, 0, guard.why(BY_RULE))
             return Scores(rule.cost, rule.reasons, by="rule", because=memo.reason.value, memo=memo)
         stakes = self._stakes(request, len(rows), now)
-        said = judge(model, prediction.said, prediction.known, rows, prediction.correction, prediction.chance, stakes)
-        best, ruled = int(np.argmin(said.cost)), int(np.argmin(rule.cost))
-        unknown = self._guarded and unknown_ground(
-            outside(prediction.known.trees.astype(np.float32), model.lowest, model.highest, SLACK), best
-        )
-        by = guard.draw(self._rng) if self._guarded else BY_MODEL
+        opinion = learner.judge(request, rows, stakes, now)
+        said, best, ruled = opinion.judgement, opinion.best, int(rule.cost.argmin())
+        unknown = self._guarded and opinion.unknown
+        share = guard.propensity(BY_MODEL) if self._guarded else 1.0
+        by = BY_MODEL if self._rng.random() < share else BY_RULE
         if unknown:
             by = BY_RULE
         reason = guard.why(by, unknown) if self._guarded else Reason.NONE
-        near = said.cost <= said.cost[best] * NEAR
-        model_share = 0.0 if unknown else guard.propensity(BY_MODEL) if self._guarded else 1.0
-        propensity = self._propensity(model_share, best, near, rule.cost)
-        reasons = _reasons(said, prediction, rule.cost, stakes)
-        memo = _Pick(prediction, said, by, ruled, reason, 0.0 if unknown else 1.0 / max(guard.propensity(by), 1e-3))
+        within = float(said.cost[best]) * NEAR
+        explored = self.params.exploration
+        # The rule also knows what no prediction of one request does: how to keep a pool even.
+        cost = _first(said.cost, ruled) if said.cost[ruled] <= within else said.cost
+        propensity = propensities(cost, rule.cost, within, 0.0 if unknown else share, explored)
+        reasons = Reasons(said, rule.cost, stakes.decode_weight, stakes.congestion)
+        drawn = share if by == BY_MODEL else 1.0 - share
+        memo = _Pick(opinion.foresight, said, by, ruled, reason, 0.0 if unknown else 1.0 / max(drawn, 1e-3))
         if by == BY_RULE:
             return Scores(rule.cost, reasons, propensity, "rule", reason.value, memo)
-        cost, because = said.cost, reason.value
+        because = reason.value
         starved = probe(learner.since_picked(rows.slots, now), now - self._probed_at, self._rate)
         if starved is not None and said.cost[starved] <= PROBE_COST * said.cost[best]:
             cost, because = _first(cost, starved), "probe"
             propensity = np.where(np.arange(len(rows)) == starved, 1.0, 0.0)
             memo.probe, memo.weight = True, 0.0
-        elif self._rng.random() < self.params.exploration:
-            cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(near)))), "exploration"
+        elif self._rng.random() < explored:
+            cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(cost <= within)))), "exploration"
         return Scores(cost, reasons, propensity, "model", because, memo)
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
@@ -139,12 +138,12 @@ class Learned:
         self, flight: int, request: Request, rows: Rows, row: int, scores: Scores, propensity: float, now: float
     ) -> None:
         pick = scores.memo
-        if not isinstance(pick, _Pick) or pick.prediction is None:
+        if not isinstance(pick, _Pick) or pick.foresight is None:
             return
         learner = self.learner
         learner.placed(request, rows, row, now)
         learner.reserved(
-            flight, request, rows, row, pick.prediction, by=pick.by, propensity=propensity, weight=pick.weight, now=now
+            flight, request, rows, row, pick.foresight, by=pick.by, propensity=propensity, weight=pick.weight, now=now
         )
         learner.guard.picked(pick.reason)
         keep = math.exp(min(0.0, self._rate_at - now) / 60.0)
@@ -152,12 +151,12 @@ class Learned:
         if pick.probe:
             self._probed_at = now
         if pick.said is not None:
-            learner.saw_queue(pick.prediction, rows)
+            learner.saw_queue(pick.said)
             self.congestion.placed(float(pick.said.prefill_ms[row]), now)
             if pick.by == BY_MODEL:
                 self.balance.picked(pick.said.decode_ms, row, pick.ruled)
         # The decision log keeps scores for long.
-        pick.prediction = pick.said = None
+        pick.foresight = pick.said = None
 
     def first_byte(self, flight: int, ttft_s: float, now: float) -> None:
         self.learner.first_byte(flight, ttft_s, now)
@@ -200,21 +199,12 @@ class Learned:
             spread=self.learner.spread,
         )
 
-    def _propensity(self, model_share: float, best: int, near: Column, rule_cost: Column) -> Column:
-        """Chance of each endpoint to come first."""
-        cheapest = rule_cost == rule_cost.min()
-        explored = self.params.exploration
-        chance: Column = (1.0 - model_share) * cheapest / np.count_nonzero(cheapest)
-        chance += model_share * explored * near / np.count_nonzero(near)
-        chance[best] += model_share * (1.0 - explored)
-        return chance
-
 
 @dataclass(slots=True)
 class _Pick:
     """Between scoring and reserving."""
 
-    prediction: Prediction | None
+    foresight: Foresight | None
     said: Judgement | None
     by: int
     ruled: int
@@ -245,14 +235,32 @@ def _first(cost: Column, row: int) -> Column:
     return changed
 
 
-def _reasons(said: Judgement, prediction: Prediction, rule_cost: Column, stakes: Stakes) -> dict[str, Column]:
-    return {
-        "predicted_ttft_ms": said.ttft_ms,
-        "predicted_tpot_ms": said.tpot_ms,
-        "correction": prediction.correction[0],
-        "own_ms": said.own_ms,
-        "decode_ms": stakes.decode_weight * said.decode_ms,
-        "eviction_ms": stakes.congestion * said.eviction_ms,
-        "marginal_ms": said.cost - said.own_ms,
-        "rule_cost": rule_cost,
-    }
+@dataclass(frozen=True, slots=True, eq=False)
+class Reasons(Mapping[str, Column]):
+    """The columns behind a decision, made when one is looked at; the decision log looks at few."""
+
+    said: Judgement
+    rule_cost: Column
+    decode_weight: float
+    congestion: float
+
+    def __getitem__(self, name: str) -> Column:
+        return _REASONS[name](self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_REASONS)
+
+    def __len__(self) -> int:
+        return len(_REASONS)
+
+
+_REASONS: Mapping[str, Callable[[Reasons], Column]] = {
+    "predicted_ttft_ms": lambda of: of.said.ttft_ms,
+    "predicted_tpot_ms": lambda of: of.said.tpot_ms,
+    "correction": lambda of: of.said.correction,
+    "own_ms": lambda of: of.said.own_ms,
+    "decode_ms": lambda of: of.decode_weight * of.said.decode_ms,
+    "eviction_ms": lambda of: of.congestion * of.said.eviction_ms,
+    "marginal_ms": lambda of: of.said.cost - of.said.own_ms,
+    "rule_cost": lambda of: of.rule_cost,
+}

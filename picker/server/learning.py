@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from picker.engines.table import EngineTable
-from picker.learning import forest
+from picker.learning import forest, kernel
 from picker.learning.experience import Experience
 from picker.learning.memory import Memory, from_arrays, packed, to_arrays, unpacked
 from picker.learning.model import Model
@@ -44,6 +44,7 @@ class Learning:
         A file that cannot be read is logged and passed over: learning begins anew.
         """
         forest.warm()
+        kernel.warm()
         if self._file is None:
             return
         try:

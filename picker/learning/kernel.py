@@ -1,0 +1,284 @@
+"""From engine rows to costs in one call of machine code: features, base, trees, corrections, costs, trained range.
+
+What it computes is what `features`, `estimate`, `judge` and `outside` say, in that order, LANES endpoints at a time so
+that everything in between stays in the first-level cache. Each step is a loop of its own over LANES numbers of one
+scratch array: that much LLVM turns into vector code.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from picker.engines.rows import Column, Rows
+from picker.engines.table import MAX_HARDWARE
+from picker.learning import (
+    decision,
+    elementary,
+    exploration,
+    model,
+    pressure,
+    quickscorer,
+    reuse,
+    steps,
+    tree_code,
+)
+from picker.learning import features as known_features
+from picker.learning.compiled import built_of, vector
+from picker.learning.decision import COLUMNS, COST, Stakes
+from picker.learning.exploration import propensities
+from picker.learning.features import TPOT_TERMS, TTFT_TERMS, Matrix
+from picker.learning.forest import NO_FOREST, Forest
+from picker.learning.model import Model
+from picker.learning.pressure import Pressure
+from picker.learning.quickscorer import LANES, Bits, Float, Indices, add_scores
+from picker.learning.ranges import SLACK, bounds
+from picker.learning.reuse import Reuse
+from picker.learning.steps import (
+    BATCH,
+    CACHE,
+    DECODING,
+    HIT,
+    KNOWN,
+    NEW,
+    OUT,
+    PREFILLING,
+    PROMPTS,
+    QUEUED,
+    RUNNING,
+    SCRATCH,
+    SINCE,
+    TREES,
+    USAGE,
+    WAITING,
+    WORK,
+    Slots,
+    costs,
+    features,
+    latencies,
+    load,
+    load_classes,
+    load_slots,
+    objectives,
+    outside,
+    terms,
+)
+
+
+class Arrays(NamedTuple):
+    """A model as the kernel takes it."""
+
+    ttft_base: Matrix
+    """Shape (TTFT_TERMS, MAX_HARDWARE)."""
+    tpot_base: Matrix
+    lowest: Float
+    """Shape (TREE_FEATURES,): below it the model guesses."""
+    highest: Float
+    ttft_splits: Indices
+    ttft_thresholds: Float
+    ttft_masks: Bits
+    ttft_leaves: Float
+    tpot_splits: Indices
+    tpot_thresholds: Float
+    tpot_masks: Bits
+    tpot_leaves: Float
+
+
+def arrays_of(model: Model) -> Arrays:
+    """Made once per model. Raises ValueError for trees of other features."""
+    for forest in (model.ttft_trees, model.tpot_trees):
+        if len(forest) and forest.features != TREES:
+            raise ValueError(f"trees of {forest.features} features, not {TREES}")
+    lowest, highest = bounds(model.lowest, model.highest, SLACK)
+    return Arrays(
+        np.ascontiguousarray(model.ttft_base.T),
+        np.ascontiguousarray(model.tpot_base.T),
+        lowest,
+        highest,
+        *_trees(model.ttft_trees),
+        *_trees(model.tpot_trees),
+    )
+
+
+def _trees(forest: Forest) -> tuple[Indices, Float, Bits, Float]:
+    return forest.split_features, forest.thresholds, forest.masks, forest.leaves
+
+
+class Places(NamedTuple):
+    """What is kept per slot, and how likely cached blocks come back."""
+
+    pressure: Matrix
+    """`Pressure.columns`."""
+    corrections: Float
+    """Shape (2, capacity), log."""
+    seen: Column
+    """Shape (capacity,): finished picks."""
+    chances: Column
+    """`Reuse.chances`."""
+
+
+def judge_rows(
+    arrays: Arrays, rows: Rows, places: Places, stakes: Stakes, now: float
+) -> tuple[Matrix, Float, int, int, bool]:
+    """Columns, (COLUMNS, N); what is known, (blocks, KNOWN, LANES); the cheapest of the N >= 1 rows, how many are
+    outside the trained range, and whether the cheapest is. Raises IndexError for a slot or class without a place."""
+    n = len(rows)
+    columns = np.empty((COLUMNS, n))
+    known = np.empty((-(-n // LANES), KNOWN, LANES), np.float32)
+    weights = stakes.weights
+    best, strays, lost = _judge(
+        rows.slots,
+        rows.hardware,
+        rows.batch,
+        rows.queued_tokens,
+        rows.hit_tokens,
+        rows.new_tokens,
+        rows.running,
+        rows.waiting,
+        rows.kv_usage,
+        rows.decode_tokens,
+        rows.prefilling,
+        rows.queued_work,
+        rows.queued_prompts,
+        rows.head_s,
+        rows.kv_tokens,
+        places.pressure,
+        places.corrections,
+        places.seen,
+        places.chances,
+        arrays.ttft_base,
+        arrays.tpot_base,
+        arrays.lowest,
+        arrays.highest,
+        arrays.ttft_splits,
+        arrays.ttft_thresholds,
+        arrays.ttft_masks,
+        arrays.ttft_leaves,
+        arrays.tpot_splits,
+        arrays.tpot_thresholds,
+        arrays.tpot_masks,
+        arrays.tpot_leaves,
+        stakes.prompt_tokens,
+        stakes.output_tokens,
+        stakes.decode_weight,
+        stakes.congestion,
+        weights.ttft,
+        weights.decode,
+        weights.slo,
+        stakes.slo_ttft_ms,
+        stakes.slo_tpot_ms,
+        stakes.spread,
+        float(now),
+        columns,
+        known,
+    )
+    return columns, known, best, strays, lost
+
+
+@vector
+def _judge(
+    slots: Slots,
+    hardware: Slots,
+    batch: Column,
+    queued_tokens: Column,
+    hit_tokens: Column,
+    new_tokens: Column,
+    running: Column,
+    waiting: Column,
+    kv_usage: Column,
+    decode_tokens: Column,
+    prefilling: Column,
+    queued_work: Column,
+    queued_prompts: Column,
+    head_s: Column,
+    kv_tokens: Column,
+    pressure: Matrix,
+    corrections: Float,
+    seen: Column,
+    chances: Column,
+    ttft_base: Matrix,
+    tpot_base: Matrix,
+    lowest: Float,
+    highest: Float,
+    ttft_splits: Indices,
+    ttft_thresholds: Float,
+    ttft_masks: Bits,
+    ttft_leaves: Float,
+    tpot_splits: Indices,
+    tpot_thresholds: Float,
+    tpot_masks: Bits,
+    tpot_leaves: Float,
+    prompt: float,
+    output: float,
+    decode_weight: float,
+    congestion: float,
+    ttft_weight: float,
+    answer_weight: float,
+    slo_weight: float,
+    slo_ttft_ms: float,
+    slo_tpot_ms: float,
+    spread: float,
+    now: float,
+    columns: Matrix,
+    known: Float,
+) -> tuple[int, int, bool]:
+    n = len(slots)
+    s = np.empty(SCRATCH)
+    said = np.empty((2, LANES), np.float32)
+    classes = np.full(LANES, -1)
+    best, least, strays, lost = 0, np.inf, 0, False
+    for block in range(len(known)):
+        at = block * LANES
+        own = known[block].reshape(-1)
+        load(batch, at, s, BATCH)
+        load(queued_tokens, at, s, QUEUED)
+        load(hit_tokens, at, s, HIT)
+        load(new_tokens, at, s, NEW)
+        load(running, at, s, RUNNING)
+        load(waiting, at, s, WAITING)
+        load(kv_usage, at, s, USAGE)
+        load(decode_tokens, at, s, DECODING)
+        load(prefilling, at, s, PREFILLING)
+        load(queued_work, at, s, WORK)
+        load(queued_prompts, at, s, PROMPTS)
+        load(head_s, at, s, SINCE)
+        load(kv_tokens, at, s, CACHE)
+        load_slots(slots, at, now, pressure, corrections, seen, chances, s)
+        load_classes(hardware, at, classes, ttft_base, tpot_base, s)
+        terms(s, prompt)
+        features(s, prompt, classes, own)
+        said[:] = 0.0
+        add_scores(ttft_splits, ttft_thresholds, ttft_masks, ttft_leaves, known, block, said[0])
+        add_scores(tpot_splits, tpot_thresholds, tpot_masks, tpot_leaves, known, block, said[1])
+        latencies(s, said)
+        costs(s, prompt, output, decode_weight, congestion, ttft_weight, answer_weight)
+        if slo_weight > 0.0:
+            objectives(s, slo_weight, slo_ttft_ms, slo_tpot_ms, spread)
+        stray = outside(own, lowest, highest)
+        here = min(LANES, n - at)
+        for column in range(COLUMNS):
+            for lane in range(here):
+                columns[column, at + lane] = s[OUT + column * LANES + lane]
+        for lane in range(here):
+            strays += stray[lane]
+            cost = s[OUT + COST * LANES + lane]
+            # The first that is no number, if there is one: numpy's argmin.
+            if cost < least or (cost != cost and least == least):
+                best, least, lost = at + lane, cost, stray[lane] > 0
+    return best, strays, lost
+
+
+_PARTS = (decision, elementary, exploration, known_features, model, pressure, quickscorer, reuse, steps, tree_code)
+built_of(_judge, *_PARTS)
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled: seconds that no pick should wait for."""
+    ttft, tpot = np.zeros((MAX_HARDWARE, len(TTFT_TERMS))), np.zeros((MAX_HARDWARE, len(TPOT_TERMS)))
+    bound, zero = np.zeros(TREES, np.float32), np.zeros(1)
+    nothing = arrays_of(Model(0, 0, ttft, tpot, NO_FOREST, NO_FOREST, bound, bound))
+    nobody = Places(Pressure(1).columns, np.zeros((2, 1), np.float32), zero, Reuse().chances)
+    request = Stakes(prompt_tokens=1.0, output_tokens=1.0, decode_weight=0.0, congestion=0.0)
+    first = zero.astype(np.intp)
+    columns = {name: zero for name in Rows.__slots__ if name not in ("slots", "hardware")}
+    judge_rows(nothing, Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
+    propensities(zero, zero, 0.0, 0.0, 0.0)
