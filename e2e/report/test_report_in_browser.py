@@ -1,6 +1,7 @@
 """A small replay's report in a real browser: it loads alone, complains of nothing, and shows the winner at once."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def cells() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def report(cells: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "out.html"
+    path.write_text(render(cells, compare(cells, "random"), COMMAND))
+    return path
+
+
+@pytest.fixture(scope="module")
+def learning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cells = [run_cell(replace(SETTING, limit=300), Cell(policy, 0.8, 0, 1.5)) for policy in ("learned", "random")]
+    path = tmp_path_factory.mktemp("report") / "learning.html"
     path.write_text(render(cells, compare(cells, "random"), COMMAND))
     return path
 
@@ -71,6 +80,29 @@ async def test_every_drawing_is_there_to_be_seen(shown: Page) -> None:
     assert all(width > 300 and height > 120 for width, height in drawings), drawings
     assert len(images) >= 2 * 2
     assert all(width > 5 and height > 25 for width, height in images), images
+
+
+async def test_from_when_on_learning_is_better_is_read_on_the_first_screens(learning: Path) -> None:
+    drawing = "document.querySelector('section[aria-labelledby=learning] svg')"
+    async with page() as tab:
+        await tab.open(learning.as_uri())
+        words = await tab.evaluate("document.querySelector('section[aria-labelledby=learning] li').innerText")
+        box = await tab.evaluate(f"(b => [b.left, b.top, b.right, b.bottom])({drawing}.getBoundingClientRect())")
+        labels = await tab.evaluate(
+            f"[...{drawing}.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()])"
+            ".map(([words, b]) => [words, b.left, b.top, b.right, b.bottom])"
+        )
+        height = await tab.evaluate("innerHeight")
+        complaints = tab.said("Log.entryAdded") + tab.said("Runtime.exceptionThrown")
+
+    left, top, right, bottom = box
+    assert "better than random in TTFT at load 0.8" in words
+    assert top < height
+    assert bottom < 2 * height
+    assert {"model in charge", "calibrated estimate", "TTFT (ms)"} <= {label[0] for label in labels}
+    assert any("stay" in label[0] and "better" in label[0] for label in labels)
+    assert all(left <= a and top <= b and c <= right and d <= bottom for _, a, b, c, d in labels), labels
+    assert complaints == []
 
 
 async def test_text_in_drawings_is_text(shown: Page) -> None:

@@ -181,7 +181,16 @@ def test_a_report_of_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"policy": 7}, {"series": {"t_s": [1.0], "load": [[1, 2]]}}, {"ttft_grid_ms": ["a"]}, {"engines": 1}]
+    "wrong",
+    [
+        {"policy": 7},
+        {"series": {"t_s": [1.0], "load": [[1, 2]]}},
+        {"series": {"t_s": [1.0], "ttft_ms": [1.0, 2.0]}},
+        {"series": {"t_s": [1.0], "learning": {"model_error": [], "baseline_error": [0.1], "model_share": [1]}}},
+        {"series": {"arrived": {"t_s": [0.0]}}},
+        {"ttft_grid_ms": ["a"]},
+        {"engines": 1},
+    ],
 )
 def test_what_is_no_cell_is_refused_with_its_number(wrong: dict) -> None:
     with pytest.raises(ValueError, match="cell 1: "):
@@ -196,6 +205,61 @@ def test_without_matplotlib_the_report_says_what_to_install(monkeypatch: pytest.
 
     with pytest.raises(RuntimeError, match=r"pip install 'picker\[report\]'"):
         render([cell("a", 0, 1.0)], [], "x")
+
+
+def over_time(*minutes: float, learns: bool = False) -> dict:
+    """A series of one point a minute, with one window each; learning hands over at 90 s."""
+    times = [60.0 * number for number in range(len(minutes))]
+    series: dict = {"t_s": times, "load": [[1] * len(times)], "ttft_ms": [None, *minutes[1:]]}
+    series["arrived"] = {"window_s": 60.0, "t_s": times, "ttft_ms": [*minutes], "requests": [5] * len(times)}
+    errors = {"model_error": [None] + [0.1] * (len(times) - 1), "baseline_error": [0.3] * len(times)}
+    errors["model_share"] = [0.0, None] + [1.0] * (len(times) - 2)
+    handovers = [{"at_s": 90.0, "was": "cold", "now": "none"}, {"at_s": 150.0, "was": "none", "now": "error"}]
+    series["learning"] = {**errors, "handovers": handovers} if learns else None
+    return series
+
+
+@pytest.fixture(scope="module")
+def learning_cells() -> list[dict]:
+    ours, theirs = over_time(9.0, 8.0, 4.0, 4.0, learns=True), over_time(8.0, 8.0, 8.0, 8.0)
+    cells = [cell("learned", seed, 90.0, load=load, series=ours) for load in (0.5, 0.8) for seed in range(3)]
+    return cells + [cell("rule", seed, 100.0, load=load, series=theirs) for load in (0.5, 0.8) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def learning_page(learning_cells: list[dict]) -> str:
+    return render(learning_cells, compare(learning_cells, "rule"), COMMAND)
+
+
+def test_from_when_on_learning_is_better_stands_in_words_and_in_the_drawing(learning_page: str) -> None:
+    document = Strict(learning_page)
+
+    line = "learned stays better than rule in TTFT at load 0.5 from 120 s on (median of 3 seeds; 120 to 120 s)"
+    assert line in document.text["li"]
+    assert document.text["title"].count("learned against rule over time at load 0.5, seed 0") == 1
+    assert document.text["text"].count("stays better from 120 s on") == 2
+
+
+def test_hand_overs_are_marked_with_who_is_in_charge_then(learning_page: str) -> None:
+    labels = Strict(learning_page).text["text"]
+
+    assert labels.count("model in charge") == labels.count("rule: error") == 2
+    assert {"TTFT (ms)", "calibrated estimate", "model"} <= set(labels)
+
+
+def test_learning_is_drawn_of_policies_that_learn_only(learning_page: str, page: str) -> None:
+    drawn = [title for title in Strict(learning_page).text["title"] if "over time at" in title and "against" in title]
+
+    assert len(drawn) == 2
+    assert "Learning over time" not in page
+
+
+def test_a_policy_that_learns_is_drawn_without_a_rival_too(learning_cells: list[dict]) -> None:
+    alone = [one for one in learning_cells if one["policy"] == "learned"]
+
+    assert "learned over time at load 0.8, seed 0" in Strict(render(alone, [], "x")).text["title"]
+    as_baseline = render(learning_cells, compare(learning_cells, "learned"), "x")
+    assert "learned over time at load 0.8, seed 0" in Strict(as_baseline).text["title"]
 
 
 def said(cells: list[dict]) -> str:

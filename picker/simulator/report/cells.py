@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from picker.simulator.learning_time import Windows
 from picker.simulator.verdict import FEWEST_SEEDS, Metric, Run, bootstrap_interval
 
 BOUNDS = ("clairvoyant", "rollout")
@@ -18,15 +19,42 @@ class Engine(msgspec.Struct, frozen=True):
     busy_share: float = 0.0
 
 
+class Handover(msgspec.Struct, frozen=True):
+    """The guard's reasons for the rule to be in charge; "none" while the model is."""
+
+    at_s: float
+    was: str
+    now: str
+
+
+class Learning(msgspec.Struct, frozen=True):
+    """Running mean |log error| of TTFT, None before the first prediction; share of the picks since the point before
+    that the model decided, None without any; who took over when."""
+
+    model_error: list[float | None]
+    baseline_error: list[float | None]
+    model_share: list[float | None]
+    handovers: list[Handover] = msgspec.field(default_factory=list)
+
+
 class Series(msgspec.Struct, frozen=True):
-    """`load[i][k]`: requests on engine i at `t_s[k]`."""
+    """`load[i][k]`: requests on engine i at `t_s[k]`; `ttft_ms[k]`: of those that ended since the point before."""
 
     t_s: list[float] = msgspec.field(default_factory=list)
     load: list[list[float]] = msgspec.field(default_factory=list)
+    ttft_ms: list[float | None] = msgspec.field(default_factory=list)
+    arrived: Windows = msgspec.field(default_factory=Windows)
+    learning: Learning | None = None
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.t_s) for row in self.load):
             raise ValueError("series: an engine's loads are not as many as the times")
+        learning = self.learning
+        columns = [self.ttft_ms or self.t_s]
+        if learning is not None:
+            columns += [learning.model_error, learning.baseline_error, learning.model_share]
+        if any(len(column) != len(self.t_s) for column in columns):
+            raise ValueError("series: a column is not as long as the times")
 
 
 class Regret(msgspec.Struct, frozen=True):

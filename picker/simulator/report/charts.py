@@ -52,7 +52,8 @@ def load_maps(grid: Grid) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _styles(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
+def styles(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each policy's colour, marker and line."""
     for number, policy in enumerate(grid.policies):
         line = ":" if is_bound(policy) else LINES[number // len(COLOURS) % (len(LINES) - 1)]
         marker = MARKERS[number % len(MARKERS)]
@@ -77,7 +78,7 @@ def _curve(grid: Grid, metric: Metric, name: str) -> Chart:
         "arrivals, times as dense as in the trace" if timed else "load, as a fraction of the pool's capacity",
         f"{metric.name} ({metric.unit})",
     )
-    for policy, style in _styles(grid):
+    for policy, style in styles(grid):
         points = [
             (position(grid.at(policy, load)[0]), figure)
             for load in grid.loads
@@ -90,7 +91,7 @@ def _curve(grid: Grid, metric: Metric, name: str) -> Chart:
         above = [figure.high - figure.mean if figure.high is not None else 0.0 for _, figure in points]
         axes.errorbar(x, means, yerr=[below, above], label=policy, capsize=3, markersize=5, linewidth=1.5, **style)
     if not metric.more_is_better:
-        _log_if_wide(axes)
+        log_if_wide(axes)
     _legend(drawing, axes)
     better = "higher" if metric.more_is_better else "lower"
     title = f"{metric.name} of each policy by load"
@@ -99,7 +100,8 @@ def _curve(grid: Grid, metric: Metric, name: str) -> Chart:
     )
 
 
-def _log_if_wide(axes: Axes) -> None:
+def log_if_wide(axes: Axes) -> None:
+    """A logarithmic y axis where values differ by more than a factor of four, one from zero otherwise."""
     low, high = axes.dataLim.ymin, axes.dataLim.ymax
     if 0 < 4 * low < high < float("inf"):
         axes.set_yscale("log")
@@ -123,7 +125,7 @@ def _plain_numbers(axis: Axis, span: float) -> None:
 
 def _distribution(grid: Grid, load: str, name: str) -> Chart | None:
     drawing, axes = _axes(f"TTFT at {load}", "TTFT (ms)", "share of requests (%)")
-    for policy, style in _styles(grid):
+    for policy, style in styles(grid):
         grids = [cell.ttft_grid_ms for cell in grid.at(policy, load) if cell.ttft_grid_ms]
         if not grids or len({len(quantiles) for quantiles in grids}) > 1:
             continue

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from picker.simulator.learning_time import learning_times
 from picker.simulator.report.bounds import Measure, Standing, standings
 from picker.simulator.report.cells import Cell, Figure, Grid, mean, read_cells
 from picker.simulator.report.headline import DECIDES, headline
@@ -41,7 +42,7 @@ def render(cells: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], comm
     Raises ValueError for something that is no cell, or no cells; RuntimeError without matplotlib.
     """
     try:
-        from picker.simulator.report import charts
+        from picker.simulator.report import charts, over_time
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("matplotlib"):
             raise
@@ -57,6 +58,8 @@ def render(cells: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], comm
         lstrip_blocks=True,
     )
     standing = standings(grid)
+    baseline = verdicts[0].baseline if verdicts else ""
+    times = learning_times(cells, baseline)
     return environment.get_template("page.html.j2").render(
         headline=headline(cells, grid),
         command=command,
@@ -66,7 +69,7 @@ def render(cells: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], comm
         fewest=FEWEST_SEEDS,
         verdicts=_by_load(verdicts),
         deciding=DECIDES.name,
-        baseline=verdicts[0].baseline if verdicts else "",
+        baseline=baseline,
         judged=sum(verdict.ratio is not None for verdict in verdicts),
         columns=COLUMNS,
         tables={
@@ -75,6 +78,8 @@ def render(cells: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], comm
         standings=standing,
         measures=list(standing[0].shares) if standing else [],
         percent=_share,
+        learning_times=times,
+        learning=over_time.learning_curves(grid, baseline, times),
         curves=charts.curves(grid),
         distributions=charts.distributions(grid),
         maps=charts.load_maps(grid),
