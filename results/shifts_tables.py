@@ -1,5 +1,6 @@
 """The tables of docs/learning-results.md, in Markdown. Pure. Ratios below 1 are in favour of the one that is named."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,11 +114,36 @@ def worst_ratio(board: Board, case: Case, metric: Metric) -> float | None:
 
 
 def times(ratio: Ratio | None, target: float | None) -> str:
-    """As a number above 1 for better; bold where the target is met."""
+    """As a number above 1 for better, rounded down; bold where the target is met."""
     if ratio is None:
         return NONE
-    text = f"{1 / ratio.value:.2f}x"
-    return f"**{text}**" if target is not None and 1 / ratio.value >= target else text
+    better = math.floor(100 / ratio.value + 1e-9) / 100
+    text = f"{better:.2f}x"
+    return f"**{text}**" if target is not None and better >= target else text
+
+
+def verdicts(board: Board) -> list[str]:
+    """The targets in words: where they are met, and by how much they are missed."""
+    told = []
+    for rule in reversed(RULES):
+        aims = {case: aim(case, rule) for case in _known(board)}
+        found = {case: times(board.ratio(TTFT, case, LEARNED, None, to=rule), target) for case, target in aims.items()}
+        missed = [
+            f"{case.title} ({found[case]} of {target:.2f}x)"
+            for case, target in aims.items()
+            if target is not None and "*" not in found[case]
+        ]
+        asked = sum(target is not None for target in aims.values())
+        told.append(f"Beside `{rule}`: met in {asked - len(missed)} of {asked} cases. {_listed('Missed', missed)}")
+    for metric in (TTFT, P99, TPOT):
+        worst = {case: worst_ratio(board, case, metric) for case in _known(board)}
+        over = [f"{case.title} ({value:.2f})" for case, value in worst.items() if value and value > ALLOWED]
+        told.append(f"{metric.name}, to the better rule: {_listed('more than 2 % worse on', over)}")
+    return told
+
+
+def _listed(what: str, those: Sequence[str]) -> str:
+    return f"{what}: {'; '.join(those)}." if those else f"{what}: none."
 
 
 def phases(board: Board) -> str:
@@ -164,13 +190,17 @@ def reasons(board: Board) -> str:
 
 
 def bounds(board: Board) -> str:
-    """Whole cases on the first seed: TTFT / TPOT over the baseline's."""
+    """Whole cases on the first seed: TTFT / TPOT over the baseline's; how much of the bound's gain in TTFT is had, and
+    what the bound makes of the other rule."""
     policies = (*POLICIES[1:], BOUND)
     lines = []
     for case in (case for case in _known(board) if board.at(case, BOUND, None)):
         only = Board({case: [board.at(case, policy, None)[SEEDS[0]] for policy in (BASELINE, *policies)]})
-        lines.append((case.title, *(_pair(only, case, policy, TTFT, TPOT) for policy in policies)))
-    return table(("case", *policies), lines)
+        ours, best = (only.ratio(TTFT, case, policy, None) for policy in (LEARNED, BOUND))
+        gained = NONE if not ours or not best or best.value >= 1 else f"{(1 - ours.value) / (1 - best.value):.0%}"
+        reach = times(only.ratio(TTFT, case, BOUND, None, to="prefix-and-load"), None)
+        lines.append((case.title, *(_pair(only, case, policy, TTFT, TPOT) for policy in policies), gained, reach))
+    return table(("case", *policies, "of its gain", "it to prefix-and-load"), lines)
 
 
 def tails(board: Board) -> str:

@@ -9,7 +9,7 @@ from planted import cell as planted
 from picker.simulator.generator import generate
 from picker.simulator.learning_time import Windows
 from results import shifts_run
-from results.board import TTFT, Board
+from results.board import TTFT, Board, Ratio
 from results.shifts import (
     ABLATED,
     ABLATIONS,
@@ -28,7 +28,19 @@ from results.shifts import (
 )
 from results.shifts_page import PAGE, render
 from results.shifts_run import play, read_all
-from results.shifts_tables import Part, aim, learning, lost, phases, ratio_before, targets, times, windows
+from results.shifts_tables import (
+    Part,
+    aim,
+    bounds,
+    learning,
+    lost,
+    phases,
+    ratio_before,
+    targets,
+    times,
+    verdicts,
+    windows,
+)
 
 POOL = "h100_sxm/llama-3-8b tp1:2"
 TINY = Case("tiny", "tiny", "gen:x?requests=90", POOL, (Pace("slow", 30, 5.0), Pace("fast", 60, 20.0)), rollout=True)
@@ -138,6 +150,25 @@ def test_a_target_that_is_met_is_bold_and_a_loss_beyond_two_percent_is_shown() -
     assert met.endswith("| 0.77 | 1.00 | yes |")
     missed = targets(board({BASELINE: 95, "prefix-and-load": 200, LEARNED: 100}, {}))
     assert missed.endswith("| 1.05 | 1.00 | **no** |")
+
+
+def test_the_words_name_what_was_missed_and_by_how_much() -> None:
+    told = verdicts(board({BASELINE: 95, "prefix-and-load": 200, LEARNED: 100}, {}))
+    title = CASES[0].title
+    assert told[0] == "Beside `prefix-and-load`: met in 1 of 1 cases. Missed: none."
+    assert told[1] == f"Beside `{BASELINE}`: met in 0 of 1 cases. Missed: {title} (0.95x of 1.25x)."
+    assert told[2] == f"mean TTFT, to the better rule: more than 2 % worse on: {title} (1.05)."
+    assert told[4] == "mean TPOT, to the better rule: more than 2 % worse on: none."
+
+
+def test_a_target_that_is_nearly_met_is_missed() -> None:
+    assert times(Ratio(1 / 1.249, 3), 1.25) == "1.24x"
+    assert times(Ratio(1 / 1.25, 3), 1.25) == "**1.25x**"
+
+
+def test_the_bounds_gain_is_what_others_are_measured_by() -> None:
+    text = bounds(board({BASELINE: 100, "prefix-and-load": 150, LEARNED: 90, BOUND: 75}, {}))
+    assert text.endswith("| 1.50 / 1.00 | 0.90 / 1.00 | 0.75 / 1.00 | 40% | 2.00x |")
 
 
 def test_like_engines_are_promised_less_than_unlike_ones() -> None:
