@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.table import MAX_HARDWARE
 from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS
 
 EXPERIENCE = np.dtype(
@@ -40,6 +41,6 @@ def sane(rows: Experience) -> NDArray[np.bool_]:
     ttft, tpot = rows["ttft_ms"], rows["tpot_ms"]
     known &= (ttft > 0) & (ttft < LONGEST_MS) & (rows["head_ms"] >= 0) & (rows["head_ms"] < LONGEST_MS)
     known &= np.isnan(tpot) | ((tpot > 0) & (tpot < LONGEST_MS / 10))
-    known &= (rows["propensity"] > 0) & (rows["propensity"] <= 1)
+    known &= (rows["propensity"] > 0) & (rows["propensity"] <= 1) & (rows["hardware"] < MAX_HARDWARE)
     keep: NDArray[np.bool_] = known & np.isfinite(rows["at_s"])
     return keep
