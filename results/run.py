@@ -47,14 +47,19 @@ class Desk:
         self.todo = [task for task in self.wanted if _key(task) not in self.records[task.place].cells]
 
     def keep_capacity(self, place: Place, capacity: dict[str, float]) -> None:
-        self.records[place].capacity = capacity
+        self._latest(place).capacity = capacity
         write(NUMBERS_AT / place.kept, self.records[place])
 
     def keep(self, task: Task, cell: dict[str, Any]) -> None:
-        self.records[task.place].cells[_key(task)] = cell
+        self._latest(task.place).cells[_key(task)] = cell
         write(NUMBERS_AT / task.place.kept, self.records[task.place])
         said = f"{task.place.kept}: {task.policy} at {task.load} with seed {task.seed}"
         print(f"{said}, mean TTFT {cell['ttft_ms']['mean']} ms", flush=True)
+
+    def _latest(self, place: Place) -> Record:
+        """Read again: a run of other policies may have written since."""
+        self.records[place] = read(NUMBERS_AT / place.kept, place.key())
+        return self.records[place]
 
 
 def run_missing(desk: Desk, jobs: int) -> int:

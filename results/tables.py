@@ -165,7 +165,7 @@ def classes(board: Board, pool: Pool, load: float, policies: Sequence[str]) -> s
         for policy in policies:
             cell = board.at(place, policy, load).get(SEEDS[0])
             if cell is not None:
-                lines.append((place.trace.title, policy, *_of_classes(cell)))
+                lines.append((place.trace.title, policy, *_of_classes(cell, busy=not place.trace.closed_loop)))
     return table(head, lines)
 
 
@@ -193,12 +193,13 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([first, "|" + "---|" * len(head), *rest])
 
 
-def _of_classes(cell: Mapping[str, Any]) -> list[str]:
+def _of_classes(cell: Mapping[str, Any], *, busy: bool) -> list[str]:
+    """`busy`: whether the busy share means something; sessions think for hours after most of them have ended."""
     total = sum(one["requests"] for one in cell["classes"])
     found = []
     for one in cell["classes"]:
         found += [_share(one["requests"] / total), _number(one["prompt_tokens"]), _number(one["ttft_ms"])]
-        found.append(_share(one["busy_share"]))
+        found.append(_share(one["busy_share"]) if busy else NONE)
     return found
 
 

@@ -71,6 +71,15 @@ def test_a_run_goes_on_where_it_was_and_says_what_cannot_be_run(
     assert again.records[TINY].cells["random", 0.5, SEEDS[0], None] == kept
 
 
+def test_runs_of_different_policies_keep_each_others_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "NUMBERS_AT", tmp_path)
+    one, other = (Task(TINY, policy, 0.5, SEEDS[0]) for policy in ("random", "jsq"))
+    desks = {task: Desk([task]) for task in (one, other)}
+    for task, desk in desks.items():
+        desk.keep(task, cell(task.policy, SEEDS[0], 1.0, load=0.5))
+    assert Desk([one, other]).todo == []
+
+
 def test_numbers_of_something_else_are_not_taken(tmp_path: Path) -> None:
     write(tmp_path / "x.json", Record("old", {"arrivals_per_s": 6.0}, {("a", 0.5, 0, None): cell("a", 0, 1.0)}))
     assert read(tmp_path / "x.json", "old").cells
