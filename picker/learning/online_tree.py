@@ -84,7 +84,8 @@ class _Line:
 
 def _tree(seed: int) -> Regressor:
     return HoeffdingAdaptiveTreeRegressor(
-        grace_period=50,
+        grace_period=200,
+        bootstrap_sampling=False,
         max_depth=DEPTH,
         delta=0.01,
         leaf_prediction="mean",
