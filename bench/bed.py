@@ -24,11 +24,13 @@ from picker.server.up.stack import EngineAddress, Stack, envoy_binary
 BACKENDS = 4
 PATHS: dict[str, ResponsePath] = {"none": "access-log", "duplex": "echo"}
 """Our targets: request bodies in full duplex, and what Envoy sends of the answer: nothing but its log, or all of it."""
+LEARNED = "learned"
+"""As "none", by the policy that learns, whose trainer is a child of the process and billed with it."""
 
 
 @contextlib.asynccontextmanager
 async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
-    """The named targets (keys of PATHS, names of PEERS), serving. A peer that is not installed is left out.
+    """The named targets (keys of PATHS, LEARNED, names of PEERS), serving. A peer that is not installed is left out.
 
     Raises StackError, TimeoutError or OSError when one does not come up.
     """
@@ -37,9 +39,12 @@ async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
         try:
             backends = await _backends(children)
             targets: dict[str, Target] = {}
-            for name, path in PATHS.items():
+            for name, path, policy in (
+                *((name, path, "multiplicative") for name, path in PATHS.items()),
+                (LEARNED, PATHS["none"], "learned"),
+            ):
                 if name in names:
-                    targets[name] = await _picker(name, path, children, Path(folder) / name, backends)
+                    targets[name] = await _picker(name, path, policy, children, Path(folder) / name, backends)
             for peer in PEERS:
                 if peer.name in names and peer.version is not None:
                     targets[peer.name] = await peer.start(children, backends)
@@ -59,10 +64,12 @@ async def _backends(children: Children) -> list[str]:
     return [f"{HOST}:{port}" for port in ports]
 
 
-async def _picker(name: str, path: ResponsePath, children: Children, folder: Path, backends: list[str]) -> Target:
+async def _picker(
+    name: str, path: ResponsePath, policy: str, children: Children, folder: Path, backends: list[str]
+) -> Target:
     folder.mkdir()
     stack = Stack(children, folder, engines=[EngineAddress(address) for address in backends])
-    await stack.start_picker(argv=["--log-level", "warning", "--seed", "0"])
+    await stack.start_picker(argv=["--log-level", "warning", "--seed", "0", "--policy", policy])
     assert stack.picker is not None  # just started
     port, admin = free_ports(2)
     spec = EnvoySpec(port, admin, (stack.grpc_port,), endpoints=tuple(backends), response_path=path)

@@ -1,4 +1,4 @@
-"""CPU time of one pick: `Router.pick` with the multiplicative policy, in process, single calls.
+"""CPU time of one pick: `Router.pick` with the multiplicative or the learned policy, in process, single calls.
 
 The router is as `picker serve` builds it and warm: every endpoint scraped, four requests in flight on each, the prefix
 index full of the 64 groups that the requests share three quarters of their blocks with, the hot-prefix window full.
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from bench.figures import Figure, quantile
+from bench.learned import RULE, learned
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.metrics import EngineSample
@@ -57,7 +58,7 @@ class Bench:
             decision = self.router.pick(request, None, self.now)
             middle = clock()
             self.router.first_byte(self.flights[0], self.now)
-            self.router.ended(self.flights.popleft(), Outcome(status=200, prompt_tokens=1024, cached_tokens=768))
+            self.router.ended(self.flights.popleft(), _outcome())
             end = clock()
             self.flights.append(decision.flight)
             picks.append((middle - start) / 1000)
@@ -65,11 +66,12 @@ class Bench:
         return picks, ends
 
 
-def warm(n: int, matching: Matching, watchers: Sequence[Watcher] = ()) -> Bench:
-    """A router over `n` endpoints in the middle of its day."""
+def warm(n: int, matching: Matching, watchers: Sequence[Watcher] = (), policy: str = RULE) -> Bench:
+    """A router over `n` endpoints in the middle of its day; the learned policy's model is in charge."""
     rng = np.random.default_rng(0)
     events, picks, recent = PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0)
-    router = Router(REGISTRY["multiplicative"]({}, rng), PrefixHits(events, picks, recent), rng, watchers=watchers)
+    made = learned(rng) if policy == "learned" else REGISTRY[policy]({}, rng)
+    router = Router(made, PrefixHits(events, picks, recent), rng, watchers=watchers)
     kv_events = "tcp://127.0.0.1:1" if matching == "exact" else None
     router.update_pool(Endpoint(f"10.0.{i >> 8}.{i & 255}:8000", kv_events=kv_events) for i in range(n))
     groups = [_chain(rng, SHARED_BLOCKS) for _ in range(GROUPS)]
@@ -90,9 +92,9 @@ def warm(n: int, matching: Matching, watchers: Sequence[Watcher] = ()) -> Bench:
     return bench
 
 
-def pick_us(n: int, matching: Matching, runs: int, picks: int) -> tuple[Figure, Figure]:
+def pick_us(n: int, matching: Matching, runs: int, picks: int, policy: str = RULE) -> tuple[Figure, Figure]:
     """Microseconds of a pick and of an end: per run the median of single calls, beside them the p99 over all."""
-    bench = warm(n, matching)
+    bench = warm(n, matching, policy=policy)
     taken = [bench.times(picks) for _ in range(runs)]
     columns = ([run[0] for run in taken], [run[1] for run in taken])
     pick, end = (
@@ -103,6 +105,11 @@ def pick_us(n: int, matching: Matching, runs: int, picks: int) -> tuple[Figure, 
         for column in columns
     )
     return pick, end
+
+
+def _outcome() -> Outcome:
+    """Of an answer of 8 tokens that came at once."""
+    return Outcome(status=200, prompt_tokens=1024, cached_tokens=768, completion_tokens=8)
 
 
 def _requests(rng: np.random.Generator, groups: list[Chain], *, exact: bool) -> Iterator[Request]:

@@ -9,6 +9,7 @@ from bench.rounds import SIZES, Figures, Measured
 Record = Mapping[str, Any]
 
 RESPONSE = {"none": "access log", "duplex": "echo"}
+POOLS = (4, 64, 256, 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,18 @@ ROWS = (
     Row(("cpu_us_per_request", "none_32k"), "request, 32 KB, access log", "µs CPU", Target(1000)),
     Row(("cpu_us_per_request", "duplex_2k"), "request, 2 KB, echo", "µs CPU", Target(750)),
     Row(("cpu_us_per_request", "duplex_32k"), "request, 32 KB, echo", "µs CPU", Target(1000)),
+    Row(("cpu_us_per_request", "learned_2k"), "request, 2 KB, access log, learned", "µs CPU"),
+    Row(("cpu_us_per_request", "learned_32k"), "request, 32 KB, access log, learned", "µs CPU"),
     Row(("cpu_us_per_chunk",), "streamed chunk, echo", "µs CPU"),
     *(
         Row(("service_us_per_request", f"{path}_{size}"), f"our own code, {size[:-1]} KB, {said}", "µs CPU")
         for path, said in RESPONSE.items()
         for size in SIZES
+    ),
+    *(
+        Row((f"score_us_{name}", str(n)), f"score, {n:,} endpoints, {name}", "µs CPU", target)
+        for name, targets in (("learned", (Target(60), Target(200))), ("multiplicative", (None, None)))
+        for n, target in zip((64, 1024), targets, strict=True)
     ),
     *(
         Row(("pick_us", str(n)), f"pick, {n:,} endpoints, text mode", "µs CPU", target)
@@ -54,7 +62,9 @@ ROWS = (
         Row(("pick_us_exact", str(n)), f"pick, {n:,} endpoints, exact mode", "µs CPU", target)
         for n, target in ((4, None), (64, Target(100)), (256, None), (1024, Target(400)))
     ),
-    *(Row(("end_us", str(n)), f"end of a request, {n:,} endpoints", "µs CPU") for n in (4, 64, 256, 1024)),
+    *(Row(("pick_us_learned", str(n)), f"pick, {n:,} endpoints, text mode, learned", "µs CPU") for n in POOLS),
+    *(Row(("end_us", str(n)), f"end of a request, {n:,} endpoints", "µs CPU") for n in POOLS),
+    *(Row(("end_us_learned", str(n)), f"end of a request, {n:,} endpoints, learned", "µs CPU") for n in POOLS),
     Row(("kv_blocks_per_s",), "KV blocks indexed", "per CPU second", Target(50_000, least=True)),
     Row(("index_bytes_per_pair",), "prefix index, 10 M (block, endpoint) pairs", "B per pair", Target(64)),
 )
@@ -67,7 +77,7 @@ def load_record(found: Measured, versions: Mapping[str, str]) -> dict[str, Any]:
     """
     record: dict[str, Any] = {}
     for name, figures in (("cpu_us", found.own), ("envoy_us", found.envoy), ("messages", found.messages)):
-        record[f"{name}_per_request"] = _plain(figures, RESPONSE)
+        record[f"{name}_per_request"] = _plain(figures, (*RESPONSE, "learned"))
         for path, suffix in (("duplex", ""), ("none", "_none")):
             if f"{path}_chunk" in figures:
                 record[f"{name}_per_chunk{suffix}"] = figures[f"{path}_chunk"].as_json()

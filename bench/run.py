@@ -1,7 +1,8 @@
 """Measure everything: `python -m bench.run [--short] [--only KEY,KEY] [--json FILE]`.
 
 Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
-writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , peers, service, pick, index.
+writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , learned_2k, peers, service, score,
+pick, index.
 """
 
 import argparse
@@ -16,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import page
-from bench.bed import PATHS, bed
+from bench.bed import LEARNED, PATHS, bed
 from bench.client import LoadError
 from bench.figures import machine
 from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
+from bench.learned import RULE, score_us
 from bench.peers import PEERS
 from bench.pick_time import POOL_SIZES, pick_us
 from bench.record import Record, comparison, lines, load_record
@@ -27,13 +29,16 @@ from bench.rounds import KINDS, SHORT, SIZES, Plan, measure
 from bench.service_time import service_us
 from picker.server.up.stack import StackError
 
-LOADS = tuple(f"{path}_{kind}" for path in PATHS for kind in KINDS)
-KEYS = (*LOADS, "peers", "service", "pick", "index")
+LOADS = {
+    **{f"{path}_{kind}": (path, kind) for path in PATHS for kind in KINDS},
+    **{f"{LEARNED}_{size}": (LEARNED, size) for size in SIZES},
+}
+KEYS = (*LOADS, "peers", "service", "score", "pick", "index")
 
 
 async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Record:
     """The part of the record that needs processes: CPU per request and per chunk, ours and the peers'."""
-    ours = [(path, kind) for path in PATHS for kind in KINDS if f"{path}_{kind}" in keys]
+    ours = [scenario for key, scenario in LOADS.items() if key in keys]
     wanted = [peer.name for peer in PEERS] if "peers" in keys else []
     async with bed({path for path, _ in ours} | set(wanted)) as targets:
         theirs = [(name, kind) for name in wanted if name in targets for kind in KINDS]
@@ -44,6 +49,9 @@ async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Rec
         found = await measure(targets, ours + theirs, plan, told)
     versions = {peer.name: peer.version or "" for peer in PEERS if peer.name in targets}
     return load_record(found, versions)
+
+
+SCORED = (64, 1024)
 
 
 def service_figures(short: bool) -> dict[str, Any]:
@@ -58,15 +66,27 @@ def service_figures(short: bool) -> dict[str, Any]:
     }
 
 
+def score_figures(short: bool) -> dict[str, Any]:
+    """What the learned policy takes to score a pool, and what the rule underneath takes of that."""
+    runs, calls = (2, 200) if short else (5, 2000)
+    return {
+        f"score_us_{name}": {str(n): score_us(name, n, runs, calls).as_json() for n in SCORED}
+        for name in ("learned", RULE)
+    }
+
+
 def pick_figures(short: bool) -> dict[str, Any]:
-    """Picks and ends in this process, at every pool size."""
+    """Picks and ends in this process, at every pool size, by the rule and learned."""
     runs, picks = (2, 200) if short else (5, 1000)
-    record: dict[str, Any] = {"pick_us": {}, "pick_us_exact": {}, "end_us": {}}
+    figures = ("pick_us", "pick_us_exact", "end_us", "pick_us_learned", "end_us_learned")
+    record: dict[str, Any] = {name: {} for name in figures}
     for n in POOL_SIZES:
         pick, end = pick_us(n, "text", runs, picks)
         exact, _ = pick_us(n, "exact", runs, picks)
         record["pick_us"][str(n)], record["end_us"][str(n)] = pick.as_json(), end.as_json()
         record["pick_us_exact"][str(n)] = exact.as_json()
+        pick, end = pick_us(n, "text", runs, picks, "learned")
+        record["pick_us_learned"][str(n)], record["end_us_learned"][str(n)] = pick.as_json(), end.as_json()
     return record
 
 
@@ -117,6 +137,8 @@ def main() -> None:
             raise SystemExit(f"bench: {error}") from error
     if "service" in given.only:
         record |= service_figures(given.short)
+    if "score" in given.only:
+        record |= score_figures(given.short)
     if "pick" in given.only:
         record |= pick_figures(given.short)
     if "index" in given.only:
