@@ -187,7 +187,7 @@ def test_numbers_that_are_none_are_unknown_ground(absurd: float, monkeypatch: py
     assert not math.isfinite(quick.judgement.columns[COST, 2])
 
 
-@pytest.mark.parametrize("column", [{"slots": [4096]}, {"hardware": [MAX_HARDWARE]}, {"slots": [-1]}])
+@pytest.mark.parametrize("column", [{"slots": [4096]}, {"hardware": [MAX_HARDWARE]}])
 def test_an_endpoint_without_a_place_is_an_error_and_not_another_ones_numbers(column: dict[str, list[float]]) -> None:
     request = example_request(1000)
     made = learner(toy_model(), 64)
