@@ -32,10 +32,17 @@ class Baseline:
         self._keep = 1.0 - 1.0 / memory_rows
         self._ridge = _RIDGE * np.eye(size)
         self._squares, self._products = self._ridge.copy(), np.zeros(size)
+        self._coefficients = np.zeros(size)
+        self._rows = 0
+        self._solve_at = 1
 
     def predict(self, covariates: Sequence[float]) -> float:
         """Log TTFT, ms; 0 before the first row."""
-        return float(np.linalg.solve(self._squares, self._products) @ np.asarray(covariates))
+        if self._rows >= self._solve_at:
+            self._coefficients = np.linalg.solve(self._squares, self._products)
+            # Few more rows change little where there are many.
+            self._solve_at = self._rows + 1 + min(self._rows // 20, 20)
+        return float(self._coefficients @ np.asarray(covariates))
 
     def learn(self, covariates: Sequence[float], log_ttft: float) -> None:
         """A finished request. Rows with a number that is not finite are left out."""
@@ -43,6 +50,7 @@ class Baseline:
         if math.isfinite(log_ttft) and np.isfinite(x).all():
             self._squares = self._keep * self._squares + np.outer(x, x) + (1.0 - self._keep) * self._ridge
             self._products = self._keep * self._products + x * log_ttft
+            self._rows += 1
 
 
 def at_pick(new_tokens: float, batch: float) -> tuple[float, float, float]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from picker.learning.experience import BY_MODEL, BY_RULE
 
+MOST_WEIGHT = 1e6
+"""A pick of a smaller chance than one in so many is not compared: it would outweigh all others."""
 FARTHEST = 2.0
 """Log residuals beyond this say no more than this."""
 
@@ -71,7 +73,7 @@ class Canary:
 
         Whether the verdict changed: `restart` then, once its numbers are read.
         """
-        if not math.isfinite(beyond) or not 0 < weight < math.inf:
+        if not math.isfinite(beyond) or not 0 < weight <= MOST_WEIGHT:
             return False
         keep = self._keep
         if self._last_s is not None:
