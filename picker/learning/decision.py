@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from picker.engines.rows import Column, Rows
+from picker.learning.experience import LONGEST_MS
 from picker.learning.features import Features, Matrix
 from picker.learning.model import LEAST_MS, Estimate, Model, Vector, waits
 
@@ -195,7 +196,10 @@ class Congestion:
         self._since: float | None = None
 
     def placed(self, prefill_ms: float, now: float) -> None:
-        """A pick will take so much prefill."""
+        """A pick will take so much prefill; more than can be, or less than nothing, is not believed."""
+        if not prefill_ms > 0:
+            return
+        prefill_ms = min(prefill_ms, LONGEST_MS)
         if self._since is None:
             self._since = self._at = now
         self._placed_s = self._placed_s * self._fade(now) + prefill_ms / 1e3

@@ -5,8 +5,10 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
 
-SLACK = 0.5
-"""How far outside the trained range the model may still decide, in widths of that range."""
+SLACK = 2.0
+"""How far outside the trained range the model may still decide, in widths of that range. The base extrapolates; what
+hurts is to change between two deciders from pick to pick: each finds the queues that the other made, and the rule sends
+long prompts to slow engines that the model had kept free."""
 
 
 def outside(features: Features, lowest: Features, highest: Features, slack: float = 0.1) -> NDArray[np.bool_]:

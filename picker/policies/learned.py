@@ -102,13 +102,14 @@ class Learned:
         stakes = self._stakes(request, len(rows), now)
         opinion = learner.judge(request, rows, stakes, now)
         said, best, ruled = opinion.judgement, opinion.best, int(rule.cost.argmin())
-        unknown = self._guarded and opinion.unknown
+        least = float(said.cost[best])
+        unknown = (self._guarded and opinion.unknown) or not math.isfinite(least)
         share = guard.propensity(BY_MODEL) if self._guarded else 1.0
         by = BY_MODEL if self._rng.random() < share else BY_RULE
         if unknown:
             by = BY_RULE
         reason = guard.why(by, unknown) if self._guarded else Reason.NONE
-        within = float(said.cost[best]) * NEAR
+        within = max(least, least * NEAR)
         explored = self.params.exploration
         # The rule also knows what no prediction of one request does: how to keep a pool even.
         cost = _first(said.cost, ruled) if said.cost[ruled] <= within else said.cost

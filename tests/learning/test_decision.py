@@ -204,5 +204,12 @@ class TestCongestion:
         assert congestion.factor(4, 300.0) > 4
         assert congestion.factor(4, 600.0) == pytest.approx(1.0, abs=0.02)
 
+    def test_no_single_prefill_is_believed_to_take_for_ever(self) -> None:
+        congestion = Congestion()
+        for absurd in (1e30, math.inf, math.nan, -1e30):
+            congestion.placed(absurd, 0.0)
+            assert 1.0 <= congestion.factor(4, 1.0) <= Congestion.MOST
+        assert congestion.factor(4, 600.0) < 1.1
+
     def test_nobody_is_congested_where_nobody_is(self) -> None:
         assert Congestion().factor(0, 1.0) == 1.0
