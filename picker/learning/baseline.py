@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from picker.engines.rows import Rows
 
@@ -32,14 +33,14 @@ class Baseline:
         self._keep = 1.0 - 1.0 / memory_rows
         self._ridge = _RIDGE * np.eye(size)
         self._squares, self._products = self._ridge.copy(), np.zeros(size)
-        self._coefficients = np.zeros(size)
+        self._coefficients: NDArray[np.float64] = np.zeros(size)
         self._rows = 0
         self._solve_at = 1
 
     def predict(self, covariates: Sequence[float]) -> float:
         """Log TTFT, ms; 0 before the first row."""
         if self._rows >= self._solve_at:
-            self._coefficients = np.linalg.solve(self._squares, self._products)
+            self._coefficients = np.asarray(np.linalg.solve(self._squares, self._products), np.float64)
             # Few more rows change little where there are many.
             self._solve_at = self._rows + 1 + min(self._rows // 20, 20)
         return float(self._coefficients @ np.asarray(covariates))
