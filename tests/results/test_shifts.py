@@ -161,6 +161,16 @@ def test_the_words_name_what_was_missed_and_by_how_much() -> None:
     assert told[4] == "mean TPOT, to the better rule: more than 2 % worse on: none."
 
 
+def test_a_target_that_is_met_by_losing_requests_is_not_met() -> None:
+    cells = {BASELINE: 130, "prefix-and-load": 200, LEARNED: 100}
+    kept = {policy: cell(policy, ttft, HUNDRED_MS) for policy, ttft in cells.items()}
+    kept[LEARNED]["completed"] = 98
+    losing = Board({CASES[0]: kept.values()})
+    assert "| 2.00x | 1.25x | 1.30x |" in targets(losing)
+    assert targets(losing).endswith("| yes, but loses more |")
+    assert CASES[0].title in verdicts(losing)[-1]
+
+
 def test_a_target_that_is_nearly_met_is_missed() -> None:
     assert times(Ratio(1 / 1.249, 3), 1.25) == "1.24x"
     assert times(Ratio(1 / 1.25, 3), 1.25) == "**1.25x**"
