@@ -137,7 +137,7 @@ def verdicts(board: Board) -> list[str]:
             for case, target in aims.items()
         }
         missed = [
-            f"{case.title} ({found[case]} of {target:.2f}x)"
+            f"{case.title} ({found[case]} of {target:.2f}x{', losing requests' if loses_more(board, case) else ''})"
             for case, target in aims.items()
             if target is not None and "*" not in found[case]
         ]
@@ -242,7 +242,7 @@ def ablations(board: Board) -> str:
             else NONE
             for case in cases
         ]
-        counts = sorted({len(cells) for case in cases if (cells := board.at(case, policy, None))})
+        counts = sorted({len(board.at(case, policy, None)) for case in cases} - {0})
         if counts:
             seeds = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
             lines.append((f"{words} (`{part}`)", seeds, *cells))

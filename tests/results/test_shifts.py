@@ -30,6 +30,7 @@ from results.shifts_page import PAGE, render
 from results.shifts_run import play, read_all
 from results.shifts_tables import (
     Part,
+    ablations,
     aim,
     bounds,
     learning,
@@ -179,6 +180,15 @@ def test_a_target_that_is_nearly_met_is_missed() -> None:
 def test_the_bounds_gain_is_what_others_are_measured_by() -> None:
     text = bounds(board({BASELINE: 100, "prefix-and-load": 150, LEARNED: 90, BOUND: 75}, {}))
     assert text.endswith("| 1.50 / 1.00 | 0.90 / 1.00 | 0.75 / 1.00 | 40% | 2.00x |")
+
+
+def test_a_part_is_worth_what_the_policy_loses_without_it() -> None:
+    case = next(case for case in CASES if case.name in ABLATED)
+    part = next(iter(ABLATIONS))
+    ttft = {BASELINE: 100, "prefix-and-load": 100, LEARNED: 80, f"{LEARNED}?{part}": 120}
+    head, _, *lines = ablations(Board({case: [cell(name, ms, HUNDRED_MS) for name, ms in ttft.items()]})).splitlines()
+    assert case.title in head
+    assert lines == [f"| {ABLATIONS[part]} (`{part}`) | 1 | 1.50 / 1.50 / 1.00 |"]
 
 
 def test_like_engines_are_promised_less_than_unlike_ones() -> None:
