@@ -58,6 +58,12 @@ def glance(board: Board, pool: Pool) -> str:
     return table(head, lines)
 
 
+def over(board: Board, pool: Pool, policy: str, metric: Metric) -> str:
+    """A policy's figure over the baseline's: geometric mean over the traces and loads of a pool."""
+    found = geometric_mean(board.ratio(metric, place, policy, load) for place, load in rows(board, pool))
+    return NONE if found is None else f"{found[0]:.2f}"
+
+
 def ratios(board: Board, pool: Pool, metric: Metric) -> str:
     """A metric of every policy over the baseline's, per trace and load; who wins where lower is better."""
     others = [policy for policy in shipped(board) if policy != BASELINE]
@@ -96,7 +102,8 @@ def lost(board: Board, pool: Pool) -> str:
 
 
 def bounds(board: Board, pool: Pool) -> str:
-    """What the best of the shipped policies and those that know the future make of the same seeds."""
+    """What the best of the shipped policies and those that know the future make of the same seeds; empty where none of
+    the latter ran."""
     head = ["trace", "load", "seeds", "lowest of the shipped"]
     head += [f"{bound}: {what}" for bound in BOUNDS for what in ("TTFT", "TPOT", "end to end")]
     lines = []
@@ -112,21 +119,32 @@ def bounds(board: Board, pool: Pool) -> str:
                 f"{_ratio(board.ratio(TTFT, place, best, load))} {best}", *figures,
             )
         )  # fmt: skip
-    return table(head, lines)
+    return table(head, lines) if lines else ""
 
 
 def losses(board: Board, pools: Sequence[Pool]) -> str:
     """Where the baseline's mean TTFT is not among the lowest of the shipped policies, and what the lowest costs
     elsewhere."""
-    head = ("pool", "trace", "load", "seeds", "lowest", *(metric.name for metric in (TTFT, P99, TPOT, E2E)))
+    figures_of = (TTFT, P99, TPOT, E2E)
+    head = (
+        "pool",
+        "trace",
+        "load",
+        "seeds",
+        "lowest",
+        *(metric.name for metric in figures_of),
+        "its hits",
+        "LMetric's",
+    )
     lines = []
     for place, load in (one for pool in pools for one in rows(board, pool)):
         best, *ties = board.winners(TTFT, place, load, shipped(board))
         if BASELINE in (best, *ties):
             continue
-        figures = [_ratio(board.ratio(metric, place, best, load)) for metric in (TTFT, P99, TPOT, E2E)]
+        figures = [_ratio(board.ratio(metric, place, best, load)) for metric in figures_of]
+        hits = [_share(board.mean(HIT, place, policy, load)) for policy in (best, BASELINE)]
         seeds = str(len(board.at(place, best, load)))
-        lines.append((place.pool.title, place.trace.title, f"{load:g}", seeds, best, *figures))
+        lines.append((place.pool.title, place.trace.title, f"{load:g}", seeds, best, *figures, *hits))
     return table(head, lines)
 
 
@@ -141,7 +159,8 @@ def published(board: Board, pool: Pool) -> str:
 
 
 def rollouts(board: Board, pools: Sequence[Pool]) -> str:
-    """The short stretches that the rollout plays, with the others on the same requests: TTFT / TPOT."""
+    """The short stretches that the rollout plays, with the others on the same requests: TTFT / TPOT. Empty before one
+    ran."""
     others = [policy for policy in ROLLOUT_POLICIES if policy != BASELINE]
     lines = []
     for place in (Place(trace, pool) for pool in pools for trace in TRACES):
@@ -152,7 +171,7 @@ def rollouts(board: Board, pools: Sequence[Pool]) -> str:
         if all(ttft is not None for ttft, _ in found):
             cells = [f"{_ratio(ttft)} / {_ratio(tpot)}" for ttft, tpot in found]
             lines.append((place.pool.title, place.trace.title, *cells))
-    return table(("pool", "trace", *others), lines)
+    return table(("pool", "trace", *others), lines) if lines else ""
 
 
 def classes(board: Board, pool: Pool, load: float, policies: Sequence[str]) -> str:
