@@ -15,6 +15,10 @@ FLIGHT: Final = "picker-flight"
 SUBSET_NAMESPACE: Final = "envoy.lb.subset_hint"
 SUBSET: Final = "x-gateway-destination-endpoint-subset"
 
+# The gateway conformance suite: where a request may go, and who served it.
+TEST_SELECTION: Final = "test-epp-endpoint-selection"
+TEST_SERVED: Final = "x-conformance-test-served-endpoint"
+
 REQUEST_ID: Final = "x-request-id"
 DROPPED_REASON: Final = "x-llm-d-request-dropped-reason"
 

@@ -38,9 +38,12 @@ from picker.exchange.events import (
     ResponseStarted,
 )
 from picker.exchange.failures import Failure, Refusal, internal_error
+from picker.exchange.selection import narrowed, selected
 from picker.exchange.states import ENDINGS, TRANSITIONS, Input, State
 from picker.proto.ext_proc_pb2 import HttpBody, ProcessingRequest
 
+NOBODY_SERVED = "fail: the proxy does not say who served"
+"""Value of the served header where nothing is known, so that a conformance suite does not pass by silence."""
 _HELD = (BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED)
 
 
@@ -55,8 +58,9 @@ class ExchangeSettings:
 
     `max_body_bytes`: a longer request body is refused with 413. `detach`: let a STREAMED answer go after its first
     chunk. `clear_route_cache`: have Envoy choose the route again, headers having changed. `request_body` and
-    `response_body`: the modes to assume of a proxy that does not announce them. `served_header`: name of a header on
-    the answer that says who served (the gateway conformance suite asks for one).
+    `response_body`: the modes to assume of a proxy that does not announce them. For the gateway conformance suite only:
+    `selection_header` is the name of a request header that restricts the pick, `served_header` of one on the answer that
+    says who served.
     """
 
     max_body_bytes: int = 32 << 20
@@ -64,6 +68,7 @@ class ExchangeSettings:
     clear_route_cache: bool = True
     request_body: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
     response_body: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
+    selection_header: str | None = None
     served_header: str | None = None
 
 
@@ -203,7 +208,7 @@ class Exchange:
             path=headers.get(":path", ""),
             request_id=request_id,
             has_body=not part.end_of_stream,
-            subset=decode.subset(heard.metadata_context),
+            subset=self._subset(heard, headers),
         )
         if not held:
             return [self._arrived]
@@ -212,6 +217,10 @@ class Exchange:
         if self._request_mode is BodyMode.BUFFERED:
             self._replies.append(encode.go_on(encode.REQUEST_HEADERS))
         return []
+
+    def _subset(self, heard: ProcessingRequest, headers: Mapping[str, str]) -> tuple[str, ...] | None:
+        hint, header = decode.subset(heard.metadata_context), self._settings.selection_header
+        return hint if header is None else narrowed(hint, selected(headers.get(header, "")))
 
     def _request_body(self, part: HttpBody) -> list[Event]:
         if self._request_mode not in _HELD:
@@ -289,8 +298,8 @@ class Exchange:
             streaming=content_type.lower().startswith("text/event-stream"),
         )
         mutation = b""
-        if self._settings.served_header and started.served:
-            mutation = encode.set_header(self._settings.served_header, started.served)
+        if self._settings.served_header:
+            mutation = encode.set_header(self._settings.served_header, started.served or NOBODY_SERVED)
         self._replies.append(encode.go_on(encode.RESPONSE_HEADERS, mutation=mutation))
         self._body = bytearray()
         return [started, *self._farewell()]
