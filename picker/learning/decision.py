@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from picker.engines.rows import Column, Rows
 from picker.learning.experience import LONGEST_MS
@@ -142,8 +143,14 @@ def judge(
     if stakes.weights.slo:
         own += stakes.weights.slo * missed(ttft, tpot, stakes)
     cost = own + stakes.decode_weight * decode + stakes.congestion * eviction
+    cost[too_small(rows, stakes.prompt_tokens)] = math.inf
     line = waits(model.ttft_base, known.ttft_terms, known.head_ms, rows.hardware)
     return Judgement(np.stack((cost, ttft, tpot, own, decode, eviction, prefill, *correction, *line)))
+
+
+def too_small(rows: Rows, prompt_tokens: float) -> NDArray[np.bool_]:
+    """Endpoints whose whole KV cache cannot hold the prompt, (N,): they would refuse it."""
+    return (rows.kv_tokens > 0) & (rows.kv_tokens < prompt_tokens)
 
 
 def missed(ttft_ms: Column, tpot_ms: Column, stakes: Stakes) -> Column:

@@ -225,7 +225,7 @@ def _judge(
     s = np.empty(SCRATCH)
     said = np.empty((2, LANES), np.float32)
     classes = np.full(LANES, -1)
-    best, least, strays, lost = 0, np.inf, 0, False
+    best, least, strays, lost = -1, np.inf, 0, False
     for block in range(len(known)):
         at = block * LANES
         own = known[block].reshape(-1)
@@ -262,7 +262,7 @@ def _judge(
             strays += stray[lane]
             cost = s[OUT + COST * LANES + lane]
             # The first that is no number, if there is one: numpy's argmin.
-            if cost < least or (cost != cost and least == least):
+            if best < 0 or cost < least or (cost != cost and least == least):
                 best, least, lost = at + lane, cost, stray[lane] > 0
     return best, strays, lost
 

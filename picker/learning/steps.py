@@ -240,7 +240,8 @@ def costs(
         own = ttft_weight * ttft + answer_weight * output * tpot
         s[_OWN + i], s[_DECODE + i], s[_EVICTION + i] = own, decode, eviction
         s[_PREFILL + i] = prefill
-        s[_COST + i] = own + decode_weight * decode + congestion * eviction
+        cost = own + decode_weight * decode + congestion * eviction
+        s[_COST + i] = np.inf if 0.0 < s[CACHE + i] < prompt else cost
 
 
 @vector

@@ -27,6 +27,8 @@ LEAST_ROWS = 30
 """Fewer rows than these give no model."""
 LEAST_TREE_ROWS = 200
 """Fewer give a model without trees: the base needs no more to be useful, trees do."""
+TPOT_TREES = 30
+"""At most; of TPOT the base leaves little that trees could find."""
 _ANYWHERE = np.isin(TREE_FEATURES, ANYWHERE)
 _FAR = 1e30
 _LAST_ROWS = 20
@@ -40,8 +42,9 @@ class Parts:
     base: bool = True
     trees: bool = True
     corrections: bool = True
-    tree_count: int = 100
-    leaves: int = 31
+    tree_count: int = 50
+    leaves: int = 15
+    """More trees or leaves predict no better (docs/learning.md), and cost each pick."""
 
 
 def train(rows: Experience, version: int, parts: Parts = Parts()) -> Model | None:
@@ -63,8 +66,8 @@ def train(rows: Experience, version: int, parts: Parts = Parts()) -> Model | Non
     miss = np.log(ttft) - np.log(base_ttft(ttft_base, known.ttft_terms, known.head_ms, hardware))
     slow = np.log(tpot) - np.log(base_tpot(tpot_base, known.tpot_terms, hardware)[timed])
     features = known.trees.T.astype(np.float32)
-    ttft_trees = _trees(features, np.clip(miss, -2, 2), parts)
-    tpot_trees = _trees(features[timed], np.clip(slow, -1, 1), parts)
+    ttft_trees = _trees(features, np.clip(miss, -2, 2), parts, parts.tree_count)
+    tpot_trees = _trees(features[timed], np.clip(slow, -1, 1), parts, min(parts.tree_count, TPOT_TREES))
     model = Model(
         version,
         len(rows),
@@ -130,10 +133,10 @@ def _constant(terms: Matrix, target_ms: Vector) -> Matrix:
     return base
 
 
-def _trees(features: NDArray[np.float32], target: Vector, parts: Parts) -> Forest:
+def _trees(features: NDArray[np.float32], target: Vector, parts: Parts, count: int) -> Forest:
     if not parts.trees or len(features) < LEAST_TREE_ROWS:
         return NO_FOREST
-    return fit_forest(features, target, trees=parts.tree_count, leaves=parts.leaves)
+    return fit_forest(features, target, trees=count, leaves=parts.leaves)
 
 
 def _with_corrections(model: Model, endpoints: NDArray[np.uint32], left: NDArray[np.float64]) -> Model:

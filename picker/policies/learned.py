@@ -21,6 +21,8 @@ grow everywhere, when rows are poisoned. Each reason is a metric and stands in t
 - `predictor` (trees): or `online-tree`, one adaptive Hoeffding tree per target, learned row by row.
 - `without` (()): leave out `base`, `trees`, `correction`, `marginal-cost` or `guard`, to see what each is worth.
 
+Endpoints whose KV cache is known to be too small for the prompt are left out: they would refuse it.
+
 **Limits.** Learns from its own traffic alone; a pool that serves fewer than 50 requests is served by the rule.
 
 **Source.** Lodestar (arXiv 2606.00946) for the idea: online reward per (request, endpoint), fallback to a heuristic.
@@ -42,7 +44,7 @@ import msgspec
 import numpy as np
 
 from picker.engines.rows import Column, Rows
-from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Weights
+from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Weights, too_small
 from picker.learning.experience import BY_MODEL, BY_RULE
 from picker.learning.exploration import probe, propensities
 from picker.learning.guard import Mode, Reason
@@ -96,12 +98,13 @@ class Learned:
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
         learner, guard = self.learner, self.learner.guard
         rule = self.rule.score(request, rows, now)
+        rule_cost = _where_it_fits(rule.cost, request, rows)
         if learner.model is None or not len(rows):
             memo = _Pick(learner.predict(request, rows, now), None, BY_RULE, 0, guard.why(BY_RULE))
-            return Scores(rule.cost, rule.reasons, by="rule", because=memo.reason.value, memo=memo)
+            return Scores(rule_cost, rule.reasons, by="rule", because=memo.reason.value, memo=memo)
         stakes = self._stakes(request, len(rows), now)
         opinion = learner.judge(request, rows, stakes, now)
-        said, best, ruled = opinion.judgement, opinion.best, int(rule.cost.argmin())
+        said, best, ruled = opinion.judgement, opinion.best, int(rule_cost.argmin())
         least = float(said.cost[best])
         unknown = (self._guarded and opinion.unknown) or not math.isfinite(least)
         share = guard.propensity(BY_MODEL) if self._guarded else 1.0
@@ -113,12 +116,12 @@ class Learned:
         explored = self.params.exploration
         # The rule also knows what no prediction of one request does: how to keep a pool even.
         cost = _first(said.cost, ruled) if said.cost[ruled] <= within else said.cost
-        propensity = propensities(cost, rule.cost, within, 0.0 if unknown else share, explored)
-        reasons = Reasons(said, rule.cost, stakes.decode_weight, stakes.congestion)
+        propensity = propensities(cost, rule_cost, within, 0.0 if unknown else share, explored)
+        reasons = Reasons(said, rule_cost, stakes.decode_weight, stakes.congestion)
         drawn = share if by == BY_MODEL else 1.0 - share
         memo = _Pick(opinion.foresight, said, by, ruled, reason, 0.0 if unknown else 1.0 / max(drawn, 1e-3))
         if by == BY_RULE:
-            return Scores(rule.cost, reasons, propensity, "rule", reason.value, memo)
+            return Scores(rule_cost, reasons, propensity, "rule", reason.value, memo)
         because = reason.value
         starved = probe(learner.since_picked(rows.slots, now), now - self._probed_at, self._rate)
         if starved is not None and said.cost[starved] <= PROBE_COST * said.cost[best]:
@@ -227,6 +230,14 @@ def _weights(params: Params) -> Weights:
             return Weights(0.1, 0.0, SLO_TTFT_MS)
         case "weighted":
             return Weights(params.ttft_weight, params.decode_weight)
+
+
+def _where_it_fits(rule_cost: Column, request: Request, rows: Rows) -> Column:
+    """The rule's costs without endpoints that would refuse the prompt, as long as one is left that it did not drop."""
+    if not len(rows) or rows.kv_tokens.min() >= request.prompt_tokens:
+        return rule_cost
+    cost = np.where(too_small(rows, request.prompt_tokens), np.inf, rule_cost)
+    return cost if np.isfinite(cost).any() else rule_cost
 
 
 def _first(cost: Column, row: int) -> Column:

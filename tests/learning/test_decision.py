@@ -62,6 +62,10 @@ class TestCost:
         some, all_of_it = judged(chance=[1.0, 1.0], hit_tokens=[0.0, 999.0]).eviction_ms
         assert all_of_it < 0.15 * some
 
+    def test_an_engine_that_cannot_hold_the_prompt_is_no_choice(self) -> None:
+        said = judged(kv_tokens=[PROMPT, PROMPT - 1, 0])
+        assert np.isinf(said.cost).tolist() == [False, True, False]
+
     def test_a_crowded_pool_weighs_eviction_more(self) -> None:
         free = judged(chance=[0.5], batch=[0])
         crowded = judged(replace(SHARING, congestion=10.0), chance=[0.5], batch=[0])
