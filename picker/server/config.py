@@ -19,6 +19,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from picker.exchange import keys
+from picker.exchange.machine import ExchangeSettings
 from picker.policies.policy import Policy
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.policies.strict import BadSettings, did_you_mean, quoted, read_strictly
@@ -29,6 +31,7 @@ from picker.server.config_schema import (
     PARAMETERS,
     POLICIES,
     SCORERS,
+    TESTING,
     Document,
     MaxScorePicker,
     PluginSpec,
@@ -52,16 +55,29 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PickerConfig:
-    """A usable configuration. `params` holds outside names and has been checked; `warnings` are for the log."""
+    """A usable configuration. `params` holds outside names and has been checked; `warnings` are for the log.
+
+    `testing`: the plugins for conformance suites that are on."""
 
     policy: str = DEFAULT_POLICY
     params: Mapping[str, object] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     warnings: tuple[str, ...] = ()
+    testing: frozenset[str] = frozenset()
 
     def make_policy(self, rng: np.random.Generator) -> Policy:
         """A fresh policy with its own state."""
         return REGISTRY[self.policy](self.params, rng)
+
+    def exchange_settings(self) -> ExchangeSettings:
+        """What every conversation with the proxy is held to."""
+        selection, served = (kind in self.testing for kind in TESTING)
+        return ExchangeSettings(
+            max_body_bytes=self.settings.max_body_bytes,
+            detach=self.settings.response_path == "detach",
+            selection_header=keys.TEST_SELECTION if selection else None,
+            served_header=keys.TEST_SERVED if served else None,
+        )
 
 
 def load_config(path: Path | None) -> PickerConfig:
@@ -117,8 +133,9 @@ class _Reading:
         used, weights = self._profile(document, plugins)
         policy, params = self._policy(used, weights)
         settings = self._settings(plugins, used)
+        testing = self._testing(plugins)
         self._stop_if_wrong()
-        return PickerConfig(policy, params, settings, tuple(self._warnings))
+        return PickerConfig(policy, params, settings, tuple(self._warnings), testing)
 
     def _header(self, document: Marked, top: Document) -> None:
         if top.api_version == OLD_API_VERSION:
@@ -248,6 +265,13 @@ class _Reading:
                 elif not said:
                     settings = msgspec.structs.replace(settings, destinations=plugin.params.max_num_of_endpoints)
         return settings
+
+    def _testing(self, plugins: Mapping[str, _Plugin]) -> frozenset[str]:
+        """Declared is on: the verifier is no part of a profile, and whoever declares the filter wants it."""
+        found = [plugin for plugin in plugins.values() if plugin.type in TESTING]
+        for plugin in found:
+            self._warn(plugin.at, f"{plugin.type} is for conformance tests only")
+        return frozenset(plugin.type for plugin in found)
 
     def _struct(self, kind: type[S], item: Marked, skip: Mapping[str, object] | None = None) -> S | None:
         """`item` as a `kind`, or None after saying what is wrong. Fields in `skip` were judged already."""

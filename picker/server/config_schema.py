@@ -80,6 +80,8 @@ SCORERS = {
     "kv-cache-utilization-scorer": "kvWeight",
     "prefix-cache-scorer": "prefixWeight",
 }
+TESTING = ("header-based-testing-filter", "destination-endpoint-served-verifier")
+"""For conformance suites of gateways: a request header steers the pick, an answer's header says who served."""
 POLICIES = {f"{name}-policy": name for name in REGISTRY}
 PARAMETERS: dict[str, type[msgspec.Struct]] = {
     **{f"{name}-policy": factory.params for name, factory in REGISTRY.items()},
@@ -89,4 +91,5 @@ PARAMETERS: dict[str, type[msgspec.Struct]] = {
     "max-score-picker": MaxScorePicker,
     "single-profile-handler": NoParams,
     "picker-settings": Settings,
+    **dict.fromkeys(TESTING, NoParams),
 }

@@ -44,7 +44,6 @@ _WHY = {
     ),
     "there is one profile": "header-profile-handler",
     "endpoints come from the command line": "file-discovery",
-    "for conformance tests of the gateway only": "header-based-testing-filter destination-endpoint-served-verifier",
     "GPU metrics are not read": "dcgm-data-source dcgm-extractor",
     "costs are not reported in metadata": "request-attribute-reporter",
 }

@@ -19,7 +19,6 @@ from picker.engines.kv_feed import KvFeed
 from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
 from picker.engines.tick import TickSettings
-from picker.exchange.machine import ExchangeSettings
 from picker.policies.learned import Learned
 from picker.policies.registry import REGISTRY
 from picker.pool.source import FileSource, parse_list
@@ -81,8 +80,7 @@ class PickerProcess:
                 adapters=settings.adapters,
             )
         )
-        exchange = ExchangeSettings(max_body_bytes=settings.max_body_bytes, detach=settings.response_path == "detach")
-        self.service = Service(self.reader, self.router, self.metrics, exchange)
+        self.service = Service(self.reader, self.router, self.metrics, config.exchange_settings())
         self.streams, self.logs, self.health = Streams(self.service), AccessLogs(self.service), Health()
         tick = TickSettings(fast_s=settings.scrape_interval_seconds)
         self.fetch = HttpFetch()

@@ -77,6 +77,22 @@ def test_every_policy_is_a_plugin_type(name: str) -> None:
     assert read(f"plugins: [{{type: {name}-policy}}]").policy == name
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "header"),
+    [
+        ("header-based-testing-filter", "selection_header", "test-epp-endpoint-selection"),
+        ("destination-endpoint-served-verifier", "served_header", "x-conformance-test-served-endpoint"),
+    ],
+)
+def test_a_plugin_for_conformance_tests_is_off_unless_declared_and_then_warned_of(
+    kind: str, setting: str, header: str
+) -> None:
+    assert getattr(read("").exchange_settings(), setting) is None
+    config = read(f"plugins: [{{type: {kind}}}]")
+    assert getattr(config.exchange_settings(), setting) == header
+    assert config.warnings == (f"f:3:11: {kind} is for conformance tests only",)
+
+
 def test_a_profile_chooses_among_declared_policies() -> None:
     config = read("""
 plugins:
