@@ -12,6 +12,7 @@ from picker.policies.registry import REGISTRY
 from picker.pool.source import BadSource
 from picker.server.config import ConfigError
 from picker.server.engine import engine
+from picker.server.envoy_command import envoy_config
 from picker.server.explain_command import explain
 from picker.server.options import ServeOptions
 from picker.server.replay_command import replay
@@ -80,6 +81,7 @@ def serve(worker: int | None, policy: str | None, **given: Any) -> None:
 
 
 main.add_command(engine)
+main.add_command(envoy_config)
 main.add_command(explain)
 main.add_command(replay)
 main.add_command(up)

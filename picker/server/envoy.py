@@ -39,6 +39,7 @@ _USAGE_PATHS: dict[str, tuple[tuple[str, ...], ...]] = {
 class EnvoySpec:
     """One Envoy in front of one pool. Addresses are `ip:port`; ports are on `host` unless said otherwise.
 
+    `listen`: where clients are served, if not on `host`, which holds the admin port.
     `picker_ports`: one per picker worker. `endpoints` is not needed by original-dst, which goes wherever the pick says.
     `message_timeout_s` bounds the pick of a buffered request; in full duplex Envoy waits for it without limit.
     `flush_interval_s`: how often a running answer is reported to the access log.
@@ -52,6 +53,7 @@ class EnvoySpec:
     request_mode: RequestMode = "full-duplex"
     balancing: Balancing = "override-host"
     host: str = "127.0.0.1"
+    listen: str = ""
     picker_host: str = "127.0.0.1"
     tls: bool = False
     fail_open: bool = False
@@ -81,7 +83,7 @@ def bootstrap(spec: EnvoySpec) -> Node:
 def _listener(spec: EnvoySpec) -> Node:
     return {
         "name": "gateway",
-        "address": _address(spec.host, spec.listener_port),
+        "address": _address(spec.listen or spec.host, spec.listener_port),
         # Buffered bodies above this get 413 from Envoy itself; in full duplex it bounds one body message.
         "per_connection_buffer_limit_bytes": spec.buffer_bytes,
         "filter_chains": [{"filters": [_extension("envoy.filters.network.http_connection_manager", _manager(spec))]}],
