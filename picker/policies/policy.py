@@ -1,11 +1,16 @@
 """What a policy is, and what it may do beyond ranking: learn from what came of its picks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from picker.engines.metrics import LoraState
 from picker.engines.rows import Column, Rows
 from picker.requests.request import Request
+
+
+class Saturated(Exception):
+    """There are endpoints, but none has room for this request now: its client may come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,26 @@ class Policy(Protocol):
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
         """Row `row` was chosen: windows and counters move here, never in `score`."""
+        ...
+
+
+class Member(Protocol):
+    """What may be known of an endpoint besides its load."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
+class KnowsMembers(Protocol):
+    """A policy that goes by who an endpoint is, too."""
+
+    def meet(self, members: Mapping[int, Member], lora: Callable[[int], LoraState | None]) -> None:
+        """The pool by slot, whole, whenever it changes; `lora` tells a slot's adapters as scraped, at any time."""
         ...
 
 

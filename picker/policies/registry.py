@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from picker.policies import learned, multiplicative, preble, prefix_and_load, sticky_until_saturated, weighted
+from picker.policies.composed import policy as composed
 from picker.policies.jsq import Jsq
 from picker.policies.least_request import LeastRequest
 from picker.policies.policy import Policy
@@ -43,6 +44,7 @@ REGISTRY: dict[str, Factory[Any]] = {
         sticky_until_saturated.Params, lambda p, rng: sticky_until_saturated.StickyUntilSaturated(p)
     ),
     "preble": Factory(preble.Params, lambda p, rng: preble.Preble(p)),
+    "composed": Factory(composed.Params, composed.Composed),
 }
 
 DEFAULT_POLICY = "multiplicative"

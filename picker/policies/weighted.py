@@ -17,7 +17,7 @@ scrapes sees itself only through the prefix score. The queue score stretches a d
 range.
 
 **Source.** llm-d-router's default profile: queue-scorer 2, kv-cache-utilization-scorer 2, prefix-cache-scorer 3,
-max-score-picker. Profiles that name those scorers are read as this policy with their weights.
+max-score-picker, as one policy. A profile in a configuration file is read as `composed`.
 
     >>> from picker.policies.example import example_request, example_rows
     >>> request = example_request(prompt_tokens=1600)
@@ -29,9 +29,9 @@ max-score-picker. Profiles that name those scorers are read as this policy with 
 from typing import Annotated
 
 import msgspec
-import numpy as np
 
-from picker.engines.rows import Column, Rows
+from picker.engines.rows import Rows
+from picker.policies.composed.scorers import least_is_one
 from picker.policies.policy import Scores
 from picker.policies.prefix import matched_share
 from picker.requests.request import Request
@@ -55,7 +55,7 @@ class Weighted:
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
         weights = self._params
-        queue = _shortest_is_one(rows.waiting)
+        queue = least_is_one(rows.waiting)
         kv = 1.0 - rows.kv_usage
         prefix = matched_share(request, rows)
         total = weights.queue_weight * queue + weights.kv_weight * kv + weights.prefix_weight * prefix
@@ -63,14 +63,3 @@ class Weighted:
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
         pass
-
-
-def _shortest_is_one(waiting: Column) -> Column:
-    """Min-max scaled, shape (N,), the shortest queue 1 and the longest 0; all 1 where all are equal."""
-    if not len(waiting):
-        return waiting
-    longest, shortest = waiting.max(), waiting.min()
-    if longest == shortest:
-        return np.ones(len(waiting))
-    scaled: Column = (longest - waiting) / (longest - shortest)
-    return scaled

@@ -13,6 +13,7 @@ FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id
 MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 SLO_TTFT_MS = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 SLO_TPOT_MS = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
+SESSION_TOKEN = ("x-session-token",)
 SESSION = ("x-session-id", "x-claude-code-session-id", "x-session-affinity", "session-id", "x-session-token")
 """Each tuple: the header's names, the first one present wins."""
 
@@ -37,6 +38,7 @@ def hints(headers: Mapping[str, str]) -> Hints:
         slo_ttft_ms=_milliseconds(headers, SLO_TTFT_MS),
         slo_tpot_ms=_milliseconds(headers, SLO_TPOT_MS),
         session=_text(headers, SESSION),
+        session_token=_text(headers, SESSION_TOKEN),
     )
 
 

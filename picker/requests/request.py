@@ -36,6 +36,8 @@ class Hints:
     slo_ttft_ms: float | None = None
     slo_tpot_ms: float | None = None
     session: str = ""
+    session_token: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import inspect
 import pickle
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import numpy as np
 import pytest
@@ -190,7 +190,7 @@ def replay_rows() -> Rows:
 
 
 def test_every_policy_in_the_package_is_registered() -> None:
-    modules = [import_module(f"picker.policies.{module.name}") for module in iter_modules(picker.policies.__path__)]
+    modules = [import_module(module.name) for module in walk_packages(picker.policies.__path__, "picker.policies.")]
     classes = {
         kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass) if hasattr(kind, "score")
     }

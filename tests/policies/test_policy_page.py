@@ -16,7 +16,7 @@ from picker.policies.doc import policies_page
 from picker.policies.registry import REGISTRY
 
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
-MODULES = [module.name for module in pkgutil.iter_modules(picker.policies.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(picker.policies.__path__, "picker.policies.")]
 
 
 def docstring(name: str) -> str:
@@ -29,7 +29,7 @@ def test_the_page_is_current() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_print_what_they_say(module: str) -> None:
-    assert doctest.testmod(importlib.import_module(f"picker.policies.{module}")).failed == 0
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 @pytest.mark.parametrize("name", REGISTRY)
