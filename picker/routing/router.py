@@ -1,15 +1,16 @@
 """The router: reserve at pick, release exactly once, remember why."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from picker.engines.ledger import Ledger
+from picker.engines.rows import Rows
 from picker.engines.snapshot import snapshot
 from picker.engines.table import EngineTable
-from picker.policies.policy import Learns, Policy
+from picker.policies.policy import KnowsMembers, Learns, Policy, Saturated
 from picker.pool.view import Endpoint, Pool, PoolChange
 from picker.requests.request import Request
 from picker.routing.choice import choose
@@ -46,8 +47,16 @@ class RouterSettings:
     first_flight: int = 1
 
 
+def admit_all(request: Request, rows: Rows) -> bool:
+    """Nobody is turned away."""
+    return True
+
+
 class Router:
-    """One process's picks over one pool. Single-threaded; every method takes the caller's `now` in seconds."""
+    """One process's picks over one pool. Single-threaded; every method takes the caller's `now` in seconds.
+
+    `admits` says of a request and the rows of its candidates whether it is picked for at all.
+    """
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class Router:
         ledger: Ledger | None = None,
         log: DecisionLog | None = None,
         watchers: Iterable[Watcher] = (),
+        admits: Callable[[Request, Rows], bool] = admit_all,
     ) -> None:
         self.policy = policy
         self.hits = hits
@@ -71,6 +81,7 @@ class Router:
         self.ledger = Ledger() if ledger is None else ledger
         self.log = DecisionLog() if log is None else log
         self._learns = policy if isinstance(policy, Learns) else None
+        self._admits = admits
         self._now = 0.0
         self._rng = rng
         self._watchers = tuple(watchers)
@@ -93,12 +104,16 @@ class Router:
         for slot, endpoint in change.added:
             self.table.classify(slot, endpoint.hardware)
             self.hits.publishes(slot, endpoint.kv_events is not None)
+        if isinstance(self.policy, KnowsMembers):
+            # All of them: labels may have changed where neither address nor name did.
+            view = change.view
+            self.policy.meet(dict(zip(view.slots.tolist(), view.endpoints, strict=True)), self.table.lora)
         return change
 
     def pick(self, request: Request, subset: Iterable[str] | None, now: float) -> Decision:
         """Choose, reserve, remember. `subset` is the proxy's restriction (`ip:port` or `ip`), None for the whole pool.
 
-        Raises NoEndpoint; then nothing was reserved.
+        Raises NoEndpoint, or Saturated where there is no room for this request; then nothing was reserved.
         """
         self._now = max(self._now, now)
         view = self.pool.view
@@ -110,6 +125,8 @@ class Router:
             raise NoEndpoint("no endpoint is ready" if subset is None else "no ready endpoint is in the given subset")
         hit_tokens = self.hits.tokens(request, slots, now)
         rows = snapshot(self.table, self.ledger, slots, hit_tokens, request.prompt_tokens, now)
+        if not self._admits(request, rows):
+            raise Saturated("the pool is full, and this request's objective lets it be turned away")
         scores = self.policy.score(request, rows, now)
         order, propensity = choose(scores.cost, self.settings.destinations, self._rng)
         if not len(order):
