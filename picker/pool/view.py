@@ -19,7 +19,8 @@ class Endpoint:
     """One serving port of one pod. `address` is `ip:port` and is what Envoy is told.
 
     `metrics_address` and `kv_events` are where the engine is watched: `host:port` for /metrics, a ZMQ
-    endpoint (`tcp://host:port`) for KV events and their replay; None where the engine has none.
+    endpoint (`tcp://host:port`) for KV events and their replay; None where the engine has none. `uid` is new for each
+    pod, whatever its name and address; empty where nobody gives one.
     """
 
     address: str
@@ -29,6 +30,7 @@ class Endpoint:
     metrics_address: str | None = None
     kv_events: str | None = None
     kv_replay: str | None = None
+    uid: str = ""
 
     @property
     def ip(self) -> str:
@@ -93,7 +95,7 @@ class Pool:
     def replace(self, endpoints: Iterable[Endpoint]) -> PoolChange:
         """Publish exactly these endpoints. A later duplicate address is ignored.
 
-        An endpoint whose address stays but whose name changed is a new pod on a reused IP: it is removed and added.
+        An endpoint whose address stays but whose name or uid changed is a new pod on a reused IP: removed and added.
         """
         wanted: dict[str, Endpoint] = {}
         for endpoint in endpoints:
@@ -102,7 +104,7 @@ class Pool:
         removed = tuple(
             (self._slots[address], endpoint)
             for address, endpoint in old.items()
-            if address not in wanted or wanted[address].name != endpoint.name
+            if (new := wanted.get(address)) is None or (new.name, new.uid) != (endpoint.name, endpoint.uid)
         )
         # Freed slots join the pool only after this change, so that no new endpoint takes a row not yet cleared.
         for _, endpoint in removed:
