@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from picker.requests.request import Hints
 
@@ -29,15 +30,17 @@ STEERING_HEADERS: Mapping[str, str] = {
 _MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 
 
-def hints(headers: Mapping[str, str]) -> Hints:
-    """Read the hints from lower-case headers. Never fails."""
+def hints(headers: Mapping[str, str], priorities: Mapping[str, int] = MappingProxyType({})) -> Hints:
+    """Read the hints from lower-case headers; `priorities` are those of the known objectives. Never fails."""
+    objective = _text(headers, OBJECTIVE)
     return Hints(
         request_id=_text(headers, ("x-request-id",)),
-        objective=_text(headers, OBJECTIVE),
+        objective=objective,
         fairness_id=_text(headers, FAIRNESS_ID),
         slo_ttft_ms=_milliseconds(headers, SLO_TTFT_MS),
         slo_tpot_ms=_milliseconds(headers, SLO_TPOT_MS),
         session=_text(headers, SESSION),
+        priority=priorities.get(objective, 0),
         session_token=_text(headers, SESSION_TOKEN),
     )
 

@@ -5,25 +5,28 @@ keys equal those made from KV events. Text: the prompt's bytes in blocks of a fi
 while the learned bytes-per-token ratio moves; only what a block is worth in tokens follows the ratio.
 """
 
+import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from picker.requests import steering
 from picker.requests.blocks import chain_bytes, chain_tokens, root
-from picker.requests.bodies import ABSENT, Body, Input, Prompt, Sampling, TokenIds, bad, decode, kind, positive
+from picker.requests.bodies import ABSENT, Body, Sampling, TokenIds, bad, decode, kind, positive
+from picker.requests.client_ids import client_ids, is_plain
 from picker.requests.conversation import NotRenderable
 from picker.requests.exact import ExactModel
 from picker.requests.headers import hints, model_rewrite
 from picker.requests.request import BadRequest, Hints, Request
+from picker.requests.rewriting import Rewriting, Rule
 from picker.requests.route import Route, route
 from picker.requests.splice import set_model
 from picker.requests.steering import SteeringPolicy
-from picker.requests.text import is_ids, prompt_text, without_media
+from picker.requests.text import prompt_text, without_media
 from picker.requests.tokens import DEFAULT_RATIO, Ratios
 
 LEAST_BLOCK_BYTES = 256
@@ -54,7 +57,8 @@ class ReaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A body that was read and may go on, its prompt not yet hashed. `body` is what the engine will get."""
+    """A body that was read and may go on, its prompt not yet hashed. `body` is what the engine will get, `model` what
+    it asks for, `client_model` what the client asked for."""
 
     route: Route
     model: str
@@ -63,14 +67,18 @@ class Draft:
     changed: bool
     decoded: Body | None = None
     text: bytes = b""
+    client_model: str = ""
 
 
 class Reader:
     """Reads requests. `parse` and `is_slow` belong to the event loop; `finish` may run on any thread."""
 
-    def __init__(self, settings: ReaderSettings | None = None) -> None:
-        """Loads the tokenizers; raises FileNotFoundError or ValueError for a folder that holds none."""
+    def __init__(self, settings: ReaderSettings | None = None, *, draw: Callable[[], float] = random.random) -> None:
+        """Loads the tokenizers; raises FileNotFoundError or ValueError for a folder that holds none. `draw` gives
+        numbers in [0, 1): which target a rewrite takes."""
         self.settings = settings or ReaderSettings()
+        self._draw = draw
+        self.follow({}, ())
         self.adapters = dict(self.settings.adapters)
         self.ratios = Ratios()
         self._models = {name: ExactModel(Path(folder)) for name, folder in self.settings.tokenizers.items()}
@@ -82,6 +90,11 @@ class Reader:
         self.block_tokens = max(1, tokens)
         self._text_block_bytes = max(LEAST_BLOCK_BYTES, round(self.block_tokens * DEFAULT_RATIO))
 
+    def follow(self, priorities: Mapping[str, int], rules: Iterable[Rule]) -> None:
+        """Read by these priorities of objectives and these rewrite rules (in order of precedence) from now on."""
+        self._priorities = priorities
+        self._rewriting = Rewriting(rules, self._draw)
+
     @property
     def text_block_tokens(self) -> float:
         """What one key of a text chain is worth in tokens, before anything was learned."""
@@ -89,7 +102,7 @@ class Reader:
 
     def parse(self, path: str, headers: Mapping[str, str], body: bytes) -> Draft:
         """Read what a pick needs. Raises BadRequest; never for a path that passes through."""
-        found, asked = route(path), hints(headers)
+        found, asked = route(path), hints(headers, self._priorities)
         if not found.checked:
             return self._lenient(found, asked, headers, body)
         if len(body) > self.settings.max_body_bytes:
@@ -99,13 +112,13 @@ class Reader:
         if encoding not in ("", "identity"):
             raise bad(f"a body in content-encoding {encoding[:40]!r} cannot be read", code="unsupported_encoding")
         decoded = decode(found.shape, body)
-        allowed, model = self._allowed(decoded, headers, body, self.settings.steering)
+        allowed, model = self._allowed(decoded, headers, body, self.settings.steering, supply=True)
         if not model and self.settings.require_model:
             raise bad("'model' is required", param="model", code="missing_required_parameter")
         text = prompt_text(found.shape, decoded)
         if isinstance(decoded, TokenIds) and kind(decoded.token_ids) != b"[":
             raise bad("'token_ids' is required", param="token_ids", code="missing_required_parameter")
-        return Draft(found, model, asked, allowed, allowed is not body, decoded, text)
+        return Draft(found, model, asked, allowed, allowed is not body, decoded, text, decoded.model or "")
 
     def is_slow(self, draft: Draft) -> bool:
         """Whether `finish` would keep the event loop waiting: much text whose ids are not known yet."""
@@ -119,6 +132,7 @@ class Reader:
         known: dict[str, Any] = {
             "api": draft.route.api,
             "model": draft.model,
+            "client_model": draft.client_model,
             "body": draft.body if draft.changed else None,
             "hints": draft.hints,
         }
@@ -138,21 +152,22 @@ class Reader:
         policy: SteeringPolicy = "pass" if self.settings.steering == "pass" else "strip"
         try:
             decoded = decode(found.shape, body)
-            allowed, model = self._allowed(decoded, headers, body, policy)
+            allowed, model = self._allowed(decoded, headers, body, policy, supply=False)
         except BadRequest:
             return Draft(found, "", asked, body, changed=False)
-        return Draft(found, model, asked, allowed, allowed is not body, decoded)
+        return Draft(found, model, asked, allowed, allowed is not body, decoded, client_model=decoded.model or "")
 
     def _allowed(
-        self, decoded: Body, headers: Mapping[str, str], body: bytes, policy: SteeringPolicy
+        self, decoded: Body, headers: Mapping[str, str], body: bytes, policy: SteeringPolicy, *, supply: bool
     ) -> tuple[bytes, str]:
-        """The body that may go on (the same object if untouched) and the model it asks for."""
+        """The body that may go on (the same object if untouched) and the model it asks for. `supply`: a rule for all
+        models may name one where the client did not."""
         model = decoded.model
         if model is not None and not isinstance(model, str):
             raise bad("'model' must be a string", param="model", code="invalid_type")
         if model is not None and len(model) > MAX_MODEL_NAME:
             raise bad(f"'model' is longer than {MAX_MODEL_NAME} characters", param="model", code="invalid_value")
-        rewritten = model_rewrite(headers)
+        rewritten = (self._rewriting.target(model or "") if model or supply else "") or model_rewrite(headers)
         try:
             if steering.has_steering(decoded):
                 body = steering.apply(policy, body)
@@ -173,7 +188,7 @@ class Reader:
         return root(draft.model if draft.model in self.adapters else None, _salt(draft))
 
     def _prompt(self, draft: Draft, decoded: Body) -> dict[str, Any]:
-        ids = _client_ids(decoded)
+        ids = client_ids(decoded)
         if ids is not None:
             return self._with_ids(draft, ids)
         model = self._exact_model(draft)
@@ -187,7 +202,7 @@ class Reader:
 
     def _with_ids(self, draft: Draft, prompts: list[list[int]]) -> dict[str, Any]:
         # A batch of prompts is served as so many sequences; the first stands for all in the prefix match.
-        first = prompts[0] if _plain_ids(draft) else []
+        first = prompts[0] if is_plain(draft.decoded) else []
         return {
             "prompt_tokens": float(sum(map(len, prompts))),
             "tokens_source": "ids",
@@ -238,42 +253,6 @@ class Reader:
             except KeyError:
                 # Another thread took the last one.
                 return
-
-
-_Id = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-_IDS = msgspec.json.Decoder(list[_Id])
-_ID_LISTS = msgspec.json.Decoder(list[list[_Id]])
-
-
-def _client_ids(decoded: Body) -> list[list[int]] | None:
-    """Prompts given as token ids, at least one, or None where the prompt is text."""
-    match decoded:
-        case TokenIds():
-            name, raw = "token_ids", decoded.token_ids
-        case Prompt():
-            name, raw = "prompt", decoded.prompt
-        case Input():
-            name, raw = "input", decoded.input
-        case _:
-            return None
-    if not isinstance(decoded, TokenIds) and not is_ids(raw):
-        return None
-    value = bytes(raw)
-    try:
-        prompts = _ID_LISTS.decode(value) if value[1:].lstrip()[:1] == b"[" else [_IDS.decode(value)]
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise bad(f"'{name}' must be a list of token ids", param=name, code="invalid_type") from error
-    if not prompts or not prompts[0]:
-        raise bad(f"'{name}' is empty", param=name, code="empty_array")
-    return prompts
-
-
-def _plain_ids(draft: Draft) -> bool:
-    """Whether the ids are all there is: media in a generate request change the blocks that hold them."""
-    decoded = draft.decoded
-    return not isinstance(decoded, TokenIds) or (
-        kind(decoded.features) in (b"", b"n") and kind(decoded.content_parts) in (b"", b"n")
-    )
 
 
 def _salt(draft: Draft) -> str | None:

@@ -28,7 +28,10 @@ class Api(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What the request's headers ask of the picker (docs/design.md names each header)."""
+    """What the request's headers ask of the picker (docs/design.md names each header).
+
+    `priority` is that of the objective, 0 for one that is not known; below 0 the request may be shed.
+    """
 
     request_id: str = ""
     objective: str = ""
@@ -48,6 +51,7 @@ class Request:
     `block_tokens` is how many tokens one element of `chain` stands for; in text mode it follows
     the model's learned bytes-per-token ratio and need not be whole.
     `n` answers are asked for; `include_usage` says that a streamed answer was asked to end with its usage.
+    `model` is what the engine is asked for; `client_model` what the client asked for, another one after a rewrite.
     `body` is None when the client's bytes go on untouched, else the bytes that replace them.
     """
 
@@ -65,6 +69,7 @@ class Request:
     exact: bool = False
     body: bytes | None = None
     hints: Hints = Hints()
+    client_model: str = ""
 
 
 class BadRequest(Exception):
