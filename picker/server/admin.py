@@ -1,6 +1,7 @@
 """HTTP for operators: Prometheus metrics on one port, the decision log and the pool as JSON on another (localhost)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -17,6 +18,7 @@ from picker.routing.router import Router
 from picker.telemetry.endpoints import EndpointTallies
 
 MAX_DECISIONS = 1000
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Source(Protocol):
@@ -48,31 +50,51 @@ def metrics_app(sources: Iterable[Source]) -> web.Application:
     return app
 
 
-def admin_app(
-    router: Router,
-    tallies: EndpointTallies,
-    clock_offset_s: float,
-    learning: Callable[[], dict[str, Any]] | None = None,
-) -> web.Application:
-    """`/pool`, `/decisions?count=N`, `/decisions/REQUEST_ID`, `/learning`.
+class Together:
+    """Several pools' metrics on one page: every sample says its pool in the label `name`, families are told once."""
 
-    `clock_offset_s` turns the router's clock into Unix time; `learning` is what `/learning` tells.
+    def __init__(self, pools: Mapping[str, Sequence[Source]]) -> None:
+        self._pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for pool, sources in self._pools.items():
+            for source in sources:
+                for family in source.collect():
+                    told = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    told.samples += [s._replace(labels={"name": pool, **s.labels}) for s in family.samples]
+        yield from families.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One pool, as the admin port shows it. `learning` is what `/learning` tells, None of a policy that does not."""
+
+    router: Router
+    tallies: EndpointTallies
+    learning: Callable[[], dict[str, Any]] | None = None
+
+
+def admin_app(pools: Mapping[str, Shown], clock_offset_s: float) -> web.Application:
+    """`/pool`, `/decisions?count=N`, `/decisions/REQUEST_ID`, `/learning`, each of the first pool or of `?pool=NAME`.
+
+    `clock_offset_s` turns the routers' clock into Unix time.
     """
 
-    async def pool(_: web.Request) -> web.Response:
-        return _json(
-            {"policy": router.policy.name, "version": router.pool.view.version, "endpoints": _pool(router, tallies)}
-        )
+    async def pool(request: web.Request, shown: Shown) -> web.Response:
+        router = shown.router
+        rows = _pool(router, shown.tallies)
+        return _json({"policy": router.policy.name, "version": router.pool.view.version, "endpoints": rows})
 
-    async def decisions(request: web.Request) -> web.Response:
+    async def decisions(request: web.Request, shown: Shown) -> web.Response:
         text = request.query.get("count", "20")
         if not text.isascii() or not text.isdigit() or len(text) > 6:
             return _json({"error": "count must be a whole number"}, status=400)
-        found = router.log.last(min(int(text), MAX_DECISIONS))
+        found = shown.router.log.last(min(int(text), MAX_DECISIONS))
         return _json([_decision(d) for d in found])
 
-    async def decision(request: web.Request) -> web.Response:
-        found = router.log.by_request_id(request.match_info["request_id"])
+    async def decision(request: web.Request, shown: Shown) -> web.Response:
+        found = shown.router.log.by_request_id(request.match_info["request_id"])
         if not found:
             return _json(
                 {"error": "no kept decision has this request id; the log holds the last picks only"}, status=404
@@ -82,16 +104,25 @@ def admin_app(
     def _decision(decision: Any) -> dict[str, Any]:
         return {**as_json(decision), "at": decision.at + clock_offset_s}
 
-    async def learned(_: web.Request) -> web.Response:
-        if learning is None:
-            return _json({"error": f"policy {router.policy.name} does not learn"}, status=404)
-        return _json(learning())
+    async def learned(request: web.Request, shown: Shown) -> web.Response:
+        if shown.learning is None:
+            return _json({"error": f"policy {shown.router.policy.name} does not learn"}, status=404)
+        return _json(shown.learning())
+
+    def of_its_pool(show: Callable[[web.Request, Shown], Awaitable[web.Response]]) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            shown = pools.get(request.query.get("pool", next(iter(pools))))
+            if shown is None:
+                return _json({"error": "no such pool", "pools": list(pools)}, status=404)
+            return await show(request, shown)
+
+        return handle
 
     app = web.Application()
-    app.router.add_get("/learning", learned)
-    app.router.add_get("/pool", pool)
-    app.router.add_get("/decisions", decisions)
-    app.router.add_get("/decisions/{request_id:.+}", decision)
+    app.router.add_get("/learning", of_its_pool(learned))
+    app.router.add_get("/pool", of_its_pool(pool))
+    app.router.add_get("/decisions", of_its_pool(decisions))
+    app.router.add_get("/decisions/{request_id:.+}", of_its_pool(decision))
     return app
 
 

@@ -12,8 +12,9 @@ from picker.exchange.events import (
     ResponseData,
     ResponseStarted,
 )
-from picker.exchange.failures import Refusal, bad_request, internal_error, no_endpoints
+from picker.exchange.failures import Failure, Refusal, bad_request, internal_error, no_endpoints
 from picker.exchange.machine import Answer, Exchange
+from picker.policies.policy import Saturated
 from picker.requests.reader import Draft
 from picker.requests.request import BadRequest, Request
 from picker.requests.usage import UsageReader
@@ -90,7 +91,7 @@ class Conversation:
                 self._over(event)
 
     def _read(self, event: RequestArrived) -> None:
-        self._subset = event.subset
+        self._subset = event.subset if self._service.honour_subset else None
         reader = self._service.reader
         self._body_bytes = len(event.body)
         try:
@@ -171,4 +172,6 @@ def _refusal(error: Exception) -> Refusal:
         return bad_request(error.message, status=error.status, param=error.param, code=error.code)
     if isinstance(error, NoEndpoint):
         return no_endpoints(str(error))
+    if isinstance(error, Saturated):
+        return Refusal(Failure.SATURATED, message=str(error))
     return internal_error()

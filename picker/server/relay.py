@@ -41,7 +41,7 @@ class Mailbox(asyncio.DatagramProtocol):
         broken: Callable[[], None],
     ) -> None:
         self._folder = folder
-        self._worker = worker
+        self._worker, self._workers = worker, workers
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -72,9 +72,12 @@ class Mailbox(asyncio.DatagramProtocol):
         """Some peer has an access-log stream and said so lately."""
         return asyncio.get_running_loop().time() - self._heard_at < SILENT_AFTER_S
 
-    def send(self, worker: int, record: AccessRecord) -> bool:
-        """Hand a record to the worker that owns its flight; False when too many wait for that worker."""
-        waiting = self._waiting[worker]
+    def send(self, lane: int, record: AccessRecord) -> bool:
+        """Hand a record to the worker that owns its flight; False when too many wait for that worker.
+
+        Lanes go round the workers, once for each pool.
+        """
+        waiting = self._waiting[lane % self._workers]
         if len(waiting) >= MAX_WAITING:
             return False
         # The request id is the client's, of any length, and proves nothing.

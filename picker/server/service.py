@@ -1,4 +1,4 @@
-"""What all streams of one picker process share: reader, router, metrics, and the word of the access log."""
+"""What all streams about one pool share: reader, router, metrics, and the word of the access log."""
 
 import math
 import time
@@ -23,7 +23,7 @@ answers are reported at Envoy's flush interval, far sooner; without one, longer 
 class Relay(Protocol):
     """The other workers of this picker."""
 
-    def send(self, worker: int, record: AccessRecord) -> bool: ...
+    def send(self, lane: int, record: AccessRecord) -> bool: ...
     def peers_live(self) -> bool: ...
     def say_broken(self) -> None: ...
 
@@ -37,7 +37,7 @@ class _Awaited:
 
 
 class Service:
-    """One worker's request path without its sockets."""
+    """One worker's request path to one pool without its sockets. `honour_subset`: keep to the proxy's subset hint."""
 
     def __init__(
         self,
@@ -46,11 +46,13 @@ class Service:
         metrics: RequestMetrics,
         exchange: ExchangeSettings,
         *,
+        honour_subset: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reader = reader
         self.router = router
         self.metrics = metrics
+        self.honour_subset = honour_subset
         self.clock = clock
         self.access_log_streams = 0
         self._exchange = exchange

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 import grpc
@@ -67,6 +68,19 @@ def credentials(folder: Path | None, reload: bool) -> grpc.ServerCredentials:
         return current
 
     return grpc.dynamic_ssl_server_credentials(current, newest)
+
+
+def metrics_context(folder: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """TLS for the metrics port with the pair in `folder`; with `client_ca`, only for clients with its certificates.
+
+    Raises OSError or ValueError (ssl.SSLError is an OSError) for files that cannot be used.
+    """
+    read_pair(folder)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def read_pair(folder: Path) -> tuple[bytes, bytes]:

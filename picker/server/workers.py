@@ -8,9 +8,9 @@ from pathlib import Path
 
 import structlog
 
-from picker.server.config import load_config
 from picker.server.options import ServeOptions
 from picker.server.processes import Child, Children
+from picker.server.serve import configuration
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ async def supervise(options: ServeOptions, argv: list[str]) -> None:
 
     Raises ConfigError: a mistake ends the supervisor, not each worker again and again.
     """
-    load_config(options.config_file)
+    configuration(options)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

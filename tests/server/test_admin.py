@@ -15,7 +15,7 @@ from picker.engines.approximate import ApproximateIndex
 from picker.engines.kv_stream import KvCount
 from picker.engines.scrape import ScrapeCount
 from picker.routing.outcome import Outcome
-from picker.server.admin import MAX_DECISIONS, admin_app, metrics_app
+from picker.server.admin import MAX_DECISIONS, Shown, admin_app, metrics_app
 from picker.server.service import Service
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics
@@ -47,7 +47,9 @@ def pick(service: Service, request_id: str, outcome: Outcome | None = None) -> i
 
 @pytest_asyncio.fixture
 async def admin(service: Service) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(admin_app(service.router, EndpointTallies(), OFFSET_S))) as client:
+    async with TestClient(
+        TestServer(admin_app({"chat": Shown(service.router, EndpointTallies())}, OFFSET_S))
+    ) as client:
         yield client
 
 
@@ -117,7 +119,7 @@ async def test_an_unknown_request_id_is_a_404_that_says_why(admin: TestClient) -
 async def test_what_is_learned_is_told_by_policies_that_learn(service: Service, admin: TestClient) -> None:
     silent = await admin.get("/learning")
     assert (silent.status, await silent.json()) == (404, {"error": "policy multiplicative does not learn"})
-    learns = admin_app(service.router, EndpointTallies(), OFFSET_S, lambda: {"version": 3})
+    learns = admin_app({"chat": Shown(service.router, EndpointTallies(), lambda: {"version": 3})}, OFFSET_S)
     async with TestClient(TestServer(learns)) as client:
         assert await (await client.get("/learning")).json() == {"version": 3}
 

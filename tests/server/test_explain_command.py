@@ -12,7 +12,7 @@ from small_service import ADDRESSES, CHAT, Clock, make_service
 
 from picker.routing.decisions import as_json
 from picker.routing.outcome import Outcome
-from picker.server.admin import admin_app
+from picker.server.admin import Shown, admin_app
 from picker.server.explain_command import explain, explanation
 from picker.server.service import Service
 from picker.telemetry.endpoints import EndpointTallies
@@ -56,7 +56,7 @@ def shown(decision: dict[str, Any]) -> str:
 
 
 async def asked(service: Service, *args: str) -> Result:
-    async with TestServer(admin_app(service.router, EndpointTallies(), 0.0)) as server:
+    async with TestServer(admin_app({"chat": Shown(service.router, EndpointTallies())}, 0.0)) as server:
         where = ["--admin", f"http://127.0.0.1:{server.port}"]
         return await asyncio.to_thread(CliRunner().invoke, explain, [*args, *where])
 

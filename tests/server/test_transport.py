@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service
 
 from picker.proto.access_log_pb2 import StreamAccessLogsMessage
+from picker.server.pools import Pools
 from picker.server.service import Service
 from picker.server.transport import (
     ACCESS_LOG,
@@ -21,6 +22,7 @@ from picker.server.transport import (
     Health,
     Streams,
     ext_proc_server,
+    health_server,
 )
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -70,7 +72,8 @@ async def empty(served: Served) -> None:
 @pytest_asyncio.fixture
 async def served() -> AsyncIterator[Served]:
     service = make_service(Clock())
-    streams, logs, health = Streams(service), AccessLogs(service), Health()
+    pools = Pools({"default": service})
+    streams, logs, health = Streams(pools), AccessLogs(pools), Health()
     server = ext_proc_server(streams, logs, health)
     port = server.add_insecure_port("127.0.0.1:0")
     await health.ready(True)
@@ -194,6 +197,40 @@ async def test_health_follows_readiness_under_every_name_but_liveness(served: Se
     await served.health.ready(False)
     assert await status("liveness") == SERVING
     assert [await status(name) for name in READY_NAMES] == [NOT_SERVING] * 4
+
+
+async def health_of(health: Health, name: str) -> int:
+    server = health_server(health)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        status = (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+    await server.stop(0)
+    return status
+
+
+@pytest.mark.parametrize(("ready", "status"), [(True, SERVING), (False, NOT_SERVING)])
+async def test_a_health_name_that_nobody_knows_follows_readiness(ready: bool, status: int) -> None:
+    health = Health()
+    await health.ready(ready)
+    assert await health_of(health, "my-own-probe") == status
+
+
+async def test_with_an_election_a_health_name_that_nobody_knows_is_unknown() -> None:
+    health = Health(strict=True)
+    await health.ready(True)
+    assert await health_of(health, "my-own-probe") == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    assert await health_of(health, "readiness") == SERVING
+
+
+async def test_a_stream_that_names_no_pool_of_ours_is_refused_and_ends_with_ok(served: Served) -> None:
+    call = served.channel.stream_stream(f"/{EXT_PROC}/Process")(metadata=[("x-picker-pool", "elsewhere")])
+    await call.write(request_headers(POST))
+    assert Reply.FromString(await read(call)).immediate_response.status.code == 404
+    assert await read(call) is EOF
+    assert await code(call) is grpc.StatusCode.OK
+    await empty(served)
 
 
 async def test_the_same_request_id_twice_is_two_flights(served: Served) -> None:

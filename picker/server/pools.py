@@ -1,0 +1,71 @@
+"""The pools of one picker process: which of them a stream is about, and whose flight the access log speaks of.
+
+A stream names its pool, first found first: by the gRPC metadata `x-picker-pool` that the proxy's configuration adds, by
+the port on which it came, by a request header if the operator trusts one, and where there is one pool only, by that.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from picker.exchange import decode
+from picker.exchange.access_log import AccessRecord
+from picker.exchange.failures import Refusal, bad_request
+from picker.server.service import Service
+
+METADATA = "x-picker-pool"
+"""gRPC metadata of an ext_proc stream, as `grpc_service.initial_metadata` sets it."""
+
+
+class Pools:
+    """At least one service by its pool's name, in the order of their lanes (`served_pool.Lane`)."""
+
+    def __init__(self, services: Mapping[str, Service], header: str = "") -> None:
+        """`header`: name of the request header that may name the pool; empty for none."""
+        self._services = dict(services)
+        self._lanes = list(services.values())
+        self._header = header.lower()
+
+    @property
+    def first(self) -> Service:
+        """Where what belongs to no pool is counted."""
+        return self._lanes[0]
+
+    def of_stream(self, port: str, metadata: Iterable[tuple[str, str | bytes]], message: bytes) -> Service | Refusal:
+        """The service of a stream that came on the port of pool `port` (empty: of no pool) and began with `message`."""
+        name = next((value for key, value in metadata if key == METADATA), "") or port or self._by_header(message)
+        if not name:
+            return self.first if len(self._lanes) == 1 else _unknown("The request names none of this picker's pools.")
+        service = self._services.get(name) if isinstance(name, str) else None
+        return service or _unknown("This picker does not serve the pool that the request names.")
+
+    def _by_header(self, message: bytes) -> str:
+        if not self._header or (heard := decode.message(message)) is None:
+            return ""
+        return decode.headers(heard.request_headers.headers).get(self._header, "")
+
+    # ------------------------------------------------------------------ the access log, which knows no pools
+
+    def access_log_opened(self) -> None:
+        """An Envoy connected its access log."""
+        for service in self._lanes:
+            service.access_log_opened()
+
+    def access_log_closed(self) -> None:
+        """An Envoy's access log broke off."""
+        for service in self._lanes:
+            service.access_log_closed()
+
+    def doubt(self) -> None:
+        """Another worker's access log broke off."""
+        for service in self._lanes:
+            service.doubt()
+
+    def logged(self, record: AccessRecord) -> None:
+        """Envoy's access log speaks of a request: its pool follows from its flight."""
+        lanes = self.first.router.settings.workers
+        workers = lanes // len(self._lanes)
+        pool = 0 if record.flight is None else record.flight % lanes // workers
+        self._lanes[pool].logged(record)
+
+
+def _unknown(message: str) -> Refusal:
+    return bad_request(message, status=404, code="pool_not_found")

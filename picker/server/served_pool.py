@@ -1,0 +1,176 @@
+"""One pool as it is served: router, indexes, reader, scraper, feed of KV events, learning, and its metrics."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from picker.engines import table as scraped
+from picker.engines.approximate import ApproximateIndex
+from picker.engines.index import PrefixIndex
+from picker.engines.kv_feed import KvFeed
+from picker.engines.scrape import HttpFetch, Scraper
+from picker.engines.table import EngineTable
+from picker.engines.tick import TickSettings
+from picker.policies.learned import Learned
+from picker.policies.registry import REGISTRY
+from picker.pool.directory import Directory
+from picker.pool.view import Endpoint
+from picker.requests.reader import Reader, ReaderSettings
+from picker.routing.hits import PrefixHits
+from picker.routing.router import Router, RouterSettings
+from picker.server.admin import Source
+from picker.server.config import PickerConfig
+from picker.server.learning import Learning
+from picker.server.options import ServeOptions
+from picker.server.service import Service
+from picker.telemetry.endpoints import EndpointTallies
+from picker.telemetry.metrics import PoolMetrics, RequestMetrics
+from picker.telemetry.sources import SourceMetrics
+
+log = structlog.get_logger(__name__)
+
+UPKEEP_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Which of all flight numbers are whose: those of worker w and pool p leave w + p * workers over lanes."""
+
+    worker: int = 0
+    workers: int = 1
+    pool: int = 0
+    pools: int = 1
+
+    @property
+    def number(self) -> int:
+        return self.worker + self.pool * self.workers
+
+    @property
+    def lanes(self) -> int:
+        return self.workers * self.pools
+
+
+class ServedPool:
+    """The parts of one pool in one worker, in the order in which they are built."""
+
+    def __init__(self, name: str, options: ServeOptions, config: PickerConfig, lane: Lane) -> None:
+        self.name, self._config = name, config
+        settings = config.settings
+        rng = np.random.default_rng(options.seed)
+        self.metrics, self.tallies = RequestMetrics(), EndpointTallies()
+        self.index, self.picks = PrefixIndex(), ApproximateIndex()
+        policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
+        table = EngineTable()
+        self.learning: Learning | None = None
+        if isinstance(policy, Learned):
+            folder = options.state_dir or (Path(settings.state_dir) if settings.state_dir else None)
+            self.learning = Learning(policy, table, time.monotonic, _state_file(folder, name, lane))
+        self.router = Router(
+            policy,
+            PrefixHits(self.index, self.picks, ApproximateIndex(ttl_s=2.0)),
+            rng,
+            # Flights start at the clock's microseconds: Envoy may still speak of those of the process before this one.
+            settings=RouterSettings(
+                settings.destinations, worker=lane.number, workers=lane.lanes, first_flight=time.time_ns() // 1000
+            ),
+            table=table,
+            watchers=(self.metrics, self.tallies, *([self.learning.metrics] if self.learning else [])),
+        )
+        self.reader = Reader(
+            ReaderSettings(
+                max_body_bytes=settings.max_body_bytes,
+                steering=settings.steering_fields,
+                tokenizers={model: Path(folder) for model, folder in settings.models.items()},
+                adapters=settings.adapters,
+            )
+        )
+        self.service = Service(
+            self.reader,
+            self.router,
+            self.metrics,
+            config.exchange_settings(),
+            honour_subset=not options.disable_endpoint_subset_filter,
+        )
+        tick = TickSettings(fast_s=options.scrape_interval_s or settings.scrape_interval_seconds)
+        self._fetch = HttpFetch()
+        self._scraper = Scraper(self.router.table, self.router.ledger, self._fetch, tick)
+        self._feed = KvFeed(self.index)
+
+    def sources(self) -> list[Source]:
+        """Its metrics."""
+        return [
+            self.metrics,
+            PoolMetrics(self.router, self.name),
+            SourceMetrics(self.router, self._scraper, self._feed, self.index, self.picks),
+            *([self.learning.metrics] if self.learning else []),
+        ]
+
+    def warm(self) -> None:
+        """Compile what the first request would wait for, and remember what an earlier process learned."""
+        self.index.warm()
+        self.picks.warm()
+        if self.learning is not None:
+            self.learning.restore()
+
+    def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        """The pool is these endpoints from now on."""
+        change = self.router.update_pool(endpoints)
+        self._scraper.follow(change.view)
+        if self._config.settings.models:
+            # Only prompts known by their token ids can be looked up among the engines' own blocks.
+            self._feed.follow(change)
+        else:
+            for slot, _ in change.added:
+                self.router.hits.publishes(slot, False)
+        added, removed = len(change.added), len(change.removed)
+        log.info("pool changed", pool=self.name, endpoints=len(endpoints), added=added, removed=removed)
+
+    def follow(self, directory: Directory) -> None:
+        """The pool is what its keeper says from now on."""
+        if directory.endpoints != self.router.pool.view.endpoints:
+            self.serve_endpoints(directory.endpoints)
+
+    def background(self) -> list[Coroutine[object, object, None]]:
+        """What runs beside the picks, until cancelled: upkeep, learning."""
+        return [self._upkeep(), *([self.learning.run()] if self.learning else [])]
+
+    async def close(self) -> None:
+        """Stop listening to engines and keep what was learned; after the background."""
+        async with contextlib.AsyncExitStack() as parts:
+            parts.push_async_callback(self._fetch.close)
+            parts.push_async_callback(self._scraper.close)
+            parts.push_async_callback(self._feed.close)
+            if self.learning is not None:
+                parts.push_async_callback(self.learning.close)
+
+    async def _upkeep(self) -> None:
+        """What must happen now and then, off the pick's path: sweep lost flights, follow the engines' block sizes."""
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            swept = self.service.sweep()
+            if swept:
+                log.warning("answers whose end nobody told were given up; is the access log configured?", count=swept)
+            self._follow_cache_config()
+
+    def _follow_cache_config(self) -> None:
+        slots, columns = self.router.pool.view.slots, self.router.table.columns
+        sizes, blocks = columns[scraped.BLOCK_SIZE, slots], columns[scraped.NUM_BLOCKS, slots]
+        known = sizes[sizes > 1]
+        if len(known):
+            self.reader.set_block_tokens(int(known.min()))
+        for slot, tokens in zip(slots.tolist(), (sizes * blocks).tolist(), strict=True):
+            if tokens > 0:
+                self.picks.set_capacity(slot, int(tokens / self.reader.text_block_tokens))
+
+
+def _state_file(folder: Path | None, pool: str, lane: Lane) -> Path | None:
+    """Where this worker keeps what it learned of this pool; None for nowhere."""
+    if folder is None:
+        return None
+    return (folder if lane.pools == 1 else folder / pool) / f"learned-{lane.worker}"
