@@ -59,7 +59,7 @@ class ExchangeSettings:
     `max_body_bytes`: a longer request body is refused with 413. `detach`: let a STREAMED answer go after its first
     chunk. `clear_route_cache`: have Envoy choose the route again, headers having changed. `request_body` and
     `response_body`: the modes to assume of a proxy that does not announce them. For conformance suites,
-    `selection_header` names a request header that restricts the pick, `served_header` one of the answer with who served.
+    `selection_header` names a request header that restricts the pick, `served_header` one that tells who answered.
     """
 
     max_body_bytes: int = 32 << 20
