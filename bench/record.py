@@ -51,7 +51,11 @@ ROWS = (
     ),
     *(
         Row((f"score_us_{name}", str(n)), f"score, {n:,} endpoints, {name}", "µs CPU", target)
-        for name, targets in (("learned", (Target(60), Target(200))), ("multiplicative", (None, None)))
+        for name, targets in (
+            ("learned", (Target(60), Target(200))),
+            ("learned_large", (Target(60), Target(200))),
+            ("multiplicative", (None, None)),
+        )
         for n, target in zip((64, 1024), targets, strict=True)
     ),
     *(

@@ -21,7 +21,7 @@ from bench.bed import LEARNED, PATHS, bed
 from bench.client import LoadError
 from bench.figures import machine
 from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
-from bench.learned import RULE, score_us
+from bench.learned import LARGE, RULE, score_us
 from bench.peers import PEERS
 from bench.pick_time import POOL_SIZES, pick_us
 from bench.record import Record, comparison, lines, load_record
@@ -71,7 +71,7 @@ def score_figures(short: bool) -> dict[str, Any]:
     runs, calls = (2, 200) if short else (5, 2000)
     return {
         f"score_us_{name}": {str(n): score_us(name, n, runs, calls).as_json() for n in SCORED}
-        for name in ("learned", RULE)
+        for name in ("learned", LARGE, RULE)
     }
 
 
