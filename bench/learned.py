@@ -25,6 +25,7 @@ from picker.requests.request import Request
 CAPACITY = 1024
 RULE = "multiplicative"
 LARGE = "learned_large"
+USUAL_PARTS, LARGE_PARTS = Parts(), Parts(tree_count=100, leaves=31)
 
 
 def pool(request: Request, n: int, rng: np.random.Generator) -> Rows:
@@ -69,7 +70,7 @@ def experience(picks: int, rng: np.random.Generator) -> Experience:
 
 
 @cache
-def model(parts: Parts = Parts()) -> Model:
+def model(parts: Parts = USUAL_PARTS) -> Model:
     """Of 6,400 rows, with forests of the usual size if not said otherwise."""
     trained = train(experience(400, np.random.default_rng(0)), 1, parts)
     assert trained is not None  # there are rows enough
@@ -77,7 +78,7 @@ def model(parts: Parts = Parts()) -> Model:
     return replace(trained, lowest=-everything, highest=everything)
 
 
-def learned(rng: np.random.Generator, parts: Parts = Parts()) -> Learned:
+def learned(rng: np.random.Generator, parts: Parts = USUAL_PARTS) -> Learned:
     """A policy whose model decides from the first pick on."""
     forest.warm()
     kernel.warm()
@@ -92,7 +93,7 @@ def score_us(name: str, n: int, runs: int, calls: int) -> Figure:
     the p99 over all. `name`: "learned", LARGE with 100 trees of 31 leaves for TTFT, or another policy, for what the
     former adds to it."""
     rng = np.random.default_rng(0)
-    sizes = {"learned": Parts(), LARGE: Parts(tree_count=100, leaves=31)}
+    sizes = {"learned": USUAL_PARTS, LARGE: LARGE_PARTS}
     policy = learned(rng, sizes[name]) if name in sizes else REGISTRY[name]({}, rng)
     request = example_request(3000.0)
     pools = [pool(request, n, rng) for _ in range(8)]
