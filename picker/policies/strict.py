@@ -67,7 +67,10 @@ def read_strictly(kind: type[S], given: Mapping[str, object]) -> S:
             problems.append(Problem(name, f'field "{name}": {error}'))
     if problems:
         raise BadSettings(tuple(problems))
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise BadSettings((Problem(None, str(error)),)) from error
 
 
 def did_you_mean(name: str, known: Iterable[str], else_list: Iterable[str] | None = None) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from picker.policies.composed.pickers import PICKERS
+from picker.policies.composed.plugins import FILTERS, SCORERS
 from picker.policies.registry import REGISTRY
 from picker.policies.strict import NoParams
 
@@ -12,6 +14,7 @@ OLD_API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
 KIND = "EndpointPickerConfig"
 
 _FEW = msgspec.Meta(max_length=64)
+_NAME = msgspec.Meta(max_length=100)
 
 
 class Settings(msgspec.Struct, frozen=True, rename="camel"):
@@ -43,11 +46,17 @@ class Document(msgspec.Struct, frozen=True, rename="camel"):
     feature_gates: Annotated[list[str], _FEW] = []
     plugins: Annotated[list[Any], _FEW] = []
     scheduling_profiles: Annotated[list[Any], _FEW] = []
+    data_layer: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    request_handler: dict[str, Any] | None = None
+    parser: dict[str, Any] | None = None
+    flow_control: dict[str, Any] | None = None
+    saturation_detector: dict[str, Any] | None = None
 
 
 class PluginSpec(msgspec.Struct, frozen=True):
-    type: str
-    name: str | None = None
+    type: Annotated[str, _NAME]
+    name: Annotated[str, _NAME] | None = None
     parameters: dict[str, Any] | None = None
 
 
@@ -61,34 +70,41 @@ class Reference(msgspec.Struct, frozen=True, rename="camel"):
     weight: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
 
 
-class MaxScorePicker(msgspec.Struct, frozen=True, rename="camel"):
+class PlainReference(msgspec.Struct, frozen=True, rename="camel"):
+    plugin_ref: str
+
+
+class DataSource(msgspec.Struct, frozen=True, rename="camel"):
+    plugin_ref: str
+    extractors: Annotated[list[Any], _FEW] = []
+
+
+class DataLayer(msgspec.Struct, frozen=True, rename="camel"):
+    inject_defaults: bool = True
+    sources: Annotated[list[Any], _FEW] = []
+
+
+class RequestHandler(msgspec.Struct, frozen=True):
+    parsers: Annotated[list[Any], _FEW] = []
+
+
+class FlowControl(msgspec.Struct, frozen=True, rename="camel"):
+    saturation_detector: dict[str, Any] | None = None
+
+
+class Picker(msgspec.Struct, frozen=True, rename="camel"):
     max_num_of_endpoints: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
 
 
-class PrefixScorer(msgspec.Struct, frozen=True, rename="camel"):
-    prefix_length_weight: Annotated[float, msgspec.Meta(ge=0, le=0)] = 0.0
-    block_size: int | None = None
-    block_size_tokens: int | None = None
-    hash_block_size: int | None = None
-    auto_tune: bool | None = None
-    max_prefix_blocks_to_match: int | None = None
-    lru_capacity_per_server: int | None = None
-
-
-SCORERS = {
-    "queue-scorer": "queueWeight",
-    "kv-cache-utilization-scorer": "kvWeight",
-    "prefix-cache-scorer": "prefixWeight",
-}
 TESTING = ("header-based-testing-filter", "destination-endpoint-served-verifier")
 """For conformance suites of gateways: a request header steers the pick, an answer's header says who served."""
-POLICIES = {f"{name}-policy": name for name in REGISTRY}
+POLICIES = {f"{name}-policy": name for name in REGISTRY if name != "composed"}
+"""Plugin type to policy. `composed` is what a profile of filters, scorers and a picker becomes."""
 PARAMETERS: dict[str, type[msgspec.Struct]] = {
-    **{f"{name}-policy": factory.params for name, factory in REGISTRY.items()},
-    "queue-scorer": NoParams,
-    "kv-cache-utilization-scorer": NoParams,
-    "prefix-cache-scorer": PrefixScorer,
-    "max-score-picker": MaxScorePicker,
+    **{kind: REGISTRY[name].params for kind, name in POLICIES.items()},
+    **{kind: plugin.params for kind, plugin in FILTERS.items()},
+    **{kind: plugin.params for kind, plugin in SCORERS.items()},
+    **dict.fromkeys(PICKERS, Picker),
     "single-profile-handler": NoParams,
     "picker-settings": Settings,
     **dict.fromkeys(TESTING, NoParams),

@@ -81,6 +81,7 @@ class ServedPool:
             ),
             table=table,
             watchers=(self.metrics, self.tallies, *([self.learning.metrics] if self.learning else [])),
+            admits=config.admission(),
         )
         self.reader = Reader(
             ReaderSettings(

@@ -8,10 +8,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from picker.policies.example import example_request, example_rows
 from picker.policies.registry import REGISTRY
+from picker.requests.request import Hints, Request
 from picker.server.config import ConfigError, PickerConfig, load_config, read_config
 from picker.server.config_schema import Settings
-from picker.server.llmd_plugins import UNSUPPORTED_PLUGINS
+from picker.server.llmd_plugins import (
+    DEPRECATED,
+    NEEDLESS_PARAMETERS,
+    NEEDLESS_PLUGINS,
+    RENAMED,
+    UNSUPPORTED_PLUGINS,
+)
 from picker.server.marked_yaml import MAX_BYTES
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
@@ -72,7 +80,7 @@ plugins:
     assert config.make_policy(np.random.default_rng(0)).name == "sticky-until-saturated"
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name != "composed"])
 def test_every_policy_is_a_plugin_type(name: str) -> None:
     assert read(f"plugins: [{{type: {name}-policy}}]").policy == name
 
@@ -107,19 +115,120 @@ schedulingProfiles:
     assert config.warnings == ('f:4:3: plugin "random-policy" is not used',)
 
 
-def test_llmd_scorers_become_the_weighted_policy() -> None:
+def steps(config: PickerConfig, part: str) -> list[tuple[object, ...]]:
+    return [tuple(step[key] for key in ("type", "weight", "parameters") if key in step) for step in config.params[part]]
+
+
+def test_llmd_scorers_become_the_composed_policy() -> None:
     config = read(LLMD)
 
-    assert config.policy == "weighted"
-    assert config.params == {"queueWeight": 2.0, "kvWeight": 1.5, "prefixWeight": 1.0}
+    assert (config.policy, config.params["picker"]) == ("composed", "max-score-picker")
+    assert steps(config, "scorers") == [
+        ("queue-scorer", 2.0, {}),
+        ("kv-cache-utilization-scorer", 1.5, {}),
+        ("prefix-cache-scorer", 1.0, {}),
+    ]
     assert config.settings.destinations == 2
     assert config.warnings == ()
 
 
-def test_a_scorer_that_is_not_named_weighs_nothing() -> None:
-    config = read("plugins: [{type: queue-scorer}]")
+def test_filters_keep_their_order_and_their_parameters() -> None:
+    config = read("""
+plugins:
+- {type: decode-filter}
+- {name: near, type: prefix-cache-affinity-filter, parameters: {affinityThreshold: 0.99}}
+- {type: weighted-random-picker}
+schedulingProfiles:
+- {name: p, plugins: [{pluginRef: near}, {pluginRef: decode-filter}, {pluginRef: weighted-random-picker}]}
+""")
 
-    assert config.params == {"queueWeight": 1.0, "kvWeight": 0.0, "prefixWeight": 0.0}
+    assert steps(config, "filters") == [
+        ("prefix-cache-affinity-filter", {"affinityThreshold": 0.99}),
+        ("decode-filter", {}),
+    ]
+    assert config.params["picker"] == "weighted-random-picker"
+
+
+def test_without_profiles_every_declared_plugin_is_used_but_detectors() -> None:
+    config = read("plugins: [{type: queue-scorer}, {type: decode-filter}, {type: utilization-detector}]")
+
+    assert steps(config, "scorers") == [("queue-scorer", 1.0, {})]
+    assert steps(config, "filters") == [("decode-filter", {})]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "flowControl: {saturationDetector: {pluginRef: d}}\nplugins: [{name: d, type: concurrency-detector}]",
+        "saturationDetector: {pluginRef: d}\nplugins: [{name: d, type: concurrency-detector}]",
+    ],
+)
+def test_the_saturation_detector_is_the_one_that_is_named(body: str) -> None:
+    busy = example_rows(example_request(), in_flight=[100, 100], age_s=[0, 0])
+    sheddable = Request(hints=Hints(priority=-1))
+
+    assert read("").admission()(sheddable, busy)
+    assert not read(body).admission()(sheddable, busy)
+
+
+def test_what_a_stock_file_says_of_data_and_parsers_is_passed_over_with_a_warning() -> None:
+    config = read("""
+plugins:
+- {type: metrics-data-source, parameters: {scheme: http, path: /metrics, insecureSkipVerify: true}}
+- {type: core-metrics-extractor}
+- {type: openai-parser}
+dataLayer:
+  sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: core-metrics-extractor}]}]
+requestHandler:
+  parsers: [{pluginRef: openai-parser}]
+""")
+
+    assert config.policy == "multiplicative"
+    assert config.warnings == (
+        "f:4:10: metrics-data-source has no meaning here: engines are scraped without configuration",
+        "f:5:10: core-metrics-extractor has no meaning here: engines are scraped without configuration",
+        "f:6:10: openai-parser has no meaning here: every API is recognised by its path",
+        "f:7:1: dataLayer has no meaning here: engines are watched without configuration",
+        "f:9:1: requestHandler has no meaning here: every API is recognised by its path, "
+        "and bodies on other paths are not read",
+    )
+
+
+@pytest.mark.parametrize("kind", NEEDLESS_PLUGINS)
+def test_a_needless_plugin_is_passed_over(kind: str) -> None:
+    config = read(f"plugins: [{{type: {kind}, parameters: {{x: 1}}}}]")
+
+    assert config.policy == "multiplicative"
+    assert config.warnings[0] == f"f:3:18: {kind} has no meaning here: {NEEDLESS_PLUGINS[kind]}"
+
+
+@pytest.mark.parametrize(("kind", "parameters"), NEEDLESS_PARAMETERS.items())
+def test_a_needless_parameter_is_passed_over(kind: str, parameters: dict[str, str]) -> None:
+    given = ", ".join(f"{name}: 1" for name in parameters)
+
+    warnings = [
+        line.split(": ", 1)[1] for line in read(f"plugins: [{{type: {kind}, parameters: {{{given}}}}}]").warnings
+    ]
+
+    assert {f'"{name}" has no meaning here: {why}' for name, why in parameters.items()} <= set(warnings)
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"), [*RENAMED.items(), *((kind, DEPRECATED[kind]) for kind in DEPRECATED if kind != "by-label")]
+)
+def test_an_older_plugin_type_still_works_and_names_the_newer_one(older: str, newer: str) -> None:
+    assert read(f"plugins: [{{type: {older}}}]").warnings[0] == f"f:3:18: {older} is deprecated; say {newer}"
+
+
+def test_precise_matching_without_a_tokenizer_is_pointed_out() -> None:
+    producer = "{type: precise-prefix-cache-producer}"
+    models = "{type: picker-settings, parameters: {models: {qwen: /models/qwen}}}"
+    point = (
+        "f:3:11: precise-prefix-cache-producer needs `models` in picker-settings: without, prefixes are matched as text"
+    )
+
+    assert point in read(f"plugins: [{producer}]").warnings
+    assert point not in read(f"plugins: [{producer}, {models}]").warnings
 
 
 def test_a_silent_max_score_picker_means_one_destination_as_in_llmd() -> None:
@@ -224,7 +333,48 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: jsq-policy, weight: 2}]}]
         ),
         (
             "plugins: [{type: jsq-policy}, {type: queue-scorer}]",
-            'f:3:31: scorer "queue-scorer" beside policy "jsq-policy": use one or the other',
+            'f:3:31: "queue-scorer" beside policy "jsq-policy": use one or the other',
+        ),
+        (
+            "plugins: [{type: jsq-policy}, {type: random-picker}]",
+            'f:3:31: "random-picker" beside policy "jsq-policy": use one or the other',
+        ),
+        (
+            "plugins: [{type: max-score-picker}, {type: random-picker}]",
+            'f:3:37: one picker picks: "max-score-picker" is in use already',
+        ),
+        (
+            "plugins: [{type: label-selector-filter, parameters: "
+            "{matchExpressions: [{key: a, operator: Is, values: [b]}]}}]",
+            "f:3:54: field \"matchExpressions\": invalid enum value 'Is' - at `$[0].operator`",
+        ),
+        ("plugins: [{type: by-label}]", 'f:3:11: missing field "label"'),
+        (
+            "plugins: [{type: session-affinity-scorer, parameters: {headerName: x-session-id}}]",
+            "f:3:55: a token is read from x-session-token only",
+        ),
+        (
+            "plugins: [{type: metrics-data-source, parameters: {scheme: https}}]",
+            "f:3:52: metrics-data-source cannot have another \"scheme\" than 'http': "
+            "engines are scraped over plain HTTP",
+        ),
+        (
+            "dataLayer: {sources: [{pluginRef: x}]}",
+            'f:3:35: no plugin is named "x"; none is known',
+        ),
+        (
+            "dataLayer: {discovery: {pluginRef: x}}",
+            "f:3:13: dataLayer.discovery is known to llm-d-router, not supported here: "
+            "endpoints come from the command line",
+        ),
+        ("requestHandler: {parser: []}", 'f:3:18: unknown field "parser"; did you mean "parsers"?'),
+        (
+            "saturationDetector: {pluginRef: queue-scorer}\nplugins: [{type: queue-scorer}]",
+            'f:3:21: "queue-scorer" is no saturation detector; known: utilization-detector, concurrency-detector',
+        ),
+        (
+            "plugins: [{type: multicluster-queue-scorer}]",
+            "f:3:18: multicluster-queue-scorer is known to llm-d-router, not supported here: one cluster is served",
         ),
         (
             "plugins: [{type: jsq-policy}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: jsk-policy}]}]",
@@ -255,14 +405,18 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: jsq-policy, weight: 2}]}]
             "f:3:67: maxNumOfEndpoints and destinations of picker-settings say the same: keep one",
         ),
         (
-            "plugins: [{type: prefix-cache-scorer, parameters: {prefixLengthWeight: 0.5}}]",
-            'f:3:52: field "prefixLengthWeight": expected `float` <= 0.0',
+            "plugins: [{type: prefix-cache-scorer, parameters: {prefixLengthWeight: 1.5}}]",
+            'f:3:52: field "prefixLengthWeight": expected `float` <= 1.0',
         ),
         (
-            "plugins: [{type: decode-filter}]",
-            "f:3:18: decode-filter is known to llm-d-router, not supported here: prefill and decode are not separated",
+            "plugins: [{type: disagg-profile-handler}]",
+            "f:3:18: disagg-profile-handler is known to llm-d-router, not supported here: "
+            "prefill and decode are not separated",
         ),
-        ("flowControl: {}", "f:3:1: flowControl is known to llm-d-router, not supported here: requests are not queued"),
+        (
+            "flowControl: {maxBytes: 1}",
+            "f:3:15: flowControl.maxBytes is known to llm-d-router, not supported here: requests are not queued",
+        ),
         (
             "featureGates: [flowControl]",
             "f:3:16: flowControl is known to llm-d-router, not supported here: requests are not queued",
@@ -357,7 +511,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "epp.yaml"
     path.write_text(HEAD + LLMD)
 
-    assert load_config(path).policy == "weighted"
+    assert load_config(path).policy == "composed"
 
 
 def test_mistakes_name_the_file(tmp_path: Path) -> None:
@@ -393,12 +547,43 @@ scalars = (
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(
-        ["queue-scorer", "picker-settings", "jsq-policy", "preble-policy", "decode-filter", "max-score-picker"]
+        [
+            "queue-scorer",
+            "picker-settings",
+            "jsq-policy",
+            "by-label",
+            "decode-filter",
+            "max-score-picker",
+            "openai-parser",
+        ]
     )
 )
 names = st.sampled_from(
-    ["name", "type", "parameters", "pluginRef", "weight", "plugins", "destinations", "models", "decodeTokens", "x"]
+    [
+        "name",
+        "type",
+        "parameters",
+        "pluginRef",
+        "weight",
+        "plugins",
+        "destinations",
+        "models",
+        "sources",
+        "parsers",
+        "x",
+    ]
 )
+FIELDS = [
+    "plugins",
+    "schedulingProfiles",
+    "featureGates",
+    "apiVersion",
+    "dataLayer",
+    "requestHandler",
+    "parser",
+    "flowControl",
+    "saturationDetector",
+]
 trees = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
@@ -415,6 +600,11 @@ def as_yaml(value: object) -> str:
     return str(value)
 
 
+def usable(config: PickerConfig) -> bool:
+    """What was read without an error can be built."""
+    return bool(config.make_policy(np.random.default_rng(0)).name in REGISTRY and config.admission())
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60) | st.text(alphabet="{}[]:,-&*!|>'\"#%@`?<=~ \n\t0aAxX._", max_size=40))
 @example("a: 2001-99-99")
@@ -426,14 +616,14 @@ def as_yaml(value: object) -> str:
 def test_no_text_raises_anything_but_a_config_error(text: str) -> None:
     for whole in (text, HEAD + text, HEAD + "plugins: " + text):
         with suppress(ConfigError):
-            assert read_config(whole).policy in REGISTRY
+            assert usable(read_config(whole))
 
 
 @settings(max_examples=200, deadline=None)
-@given(trees, st.sampled_from(["plugins", "schedulingProfiles", "featureGates", "apiVersion"]), trees)
+@given(trees, st.sampled_from(FIELDS), trees)
 def test_no_tree_raises_anything_but_a_config_error(tree: object, field: str, plugins: object) -> None:
     body = f"{field}: {as_yaml(tree)}\n"
     if field != "plugins":
         body += f"plugins: {as_yaml(plugins)}\n"
     with suppress(ConfigError):
-        assert read_config(HEAD + body if field != "apiVersion" else body).policy in REGISTRY
+        assert usable(read_config(HEAD + body if field != "apiVersion" else body))

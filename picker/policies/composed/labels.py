@@ -49,7 +49,7 @@ class LabelSelector(msgspec.Struct, frozen=True, rename="camel"):
 
 class ByLabel(msgspec.Struct, frozen=True, rename="camel"):
     label: Label
-    valid_values: Values
+    valid_values: Values = ()
     allows_no_label: bool = False
 
 

@@ -14,7 +14,7 @@ from picker.policies.composed.look import Filter, Look, Scorer
 from picker.policies.strict import NoParams, read_strictly
 
 P = TypeVar("P", bound=msgspec.Struct)
-Made = TypeVar("Made")
+Made = TypeVar("Made", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ SCORERS: dict[str, Plugin[Any, Scorer]] = {
     "session-affinity-scorer": Plugin(sessions.SessionScorer, lambda p, rng: sessions.SessionWish(p)),
 }
 
+DETECTORS: dict[str, Plugin[Any, saturation.Detector]] = {
+    "utilization-detector": Plugin(saturation.Utilization, lambda p, rng: saturation.ScrapedLoad(p)),
+    "concurrency-detector": Plugin(saturation.Concurrency, lambda p, rng: saturation.OwnLoad(p)),
+}
+
 FILTERS: dict[str, Plugin[Any, Filter]] = {
     "label-selector-filter": Plugin(labels.LabelSelector, lambda p, rng: labels.Selects(p)),
     "by-label": Plugin(labels.ByLabel, lambda p, rng: labels.SelectsOne(p)),
@@ -55,6 +60,5 @@ FILTERS: dict[str, Plugin[Any, Filter]] = {
     "encode-filter": Plugin(NoParams, lambda p, rng: labels.SelectsOne(labels.serves("encode"))),
     "prefix-cache-affinity-filter": Plugin(affinity.PrefixAffinity, affinity.PrefixHolders),
     "session-affinity-filter": Plugin(sessions.SessionFilter, lambda p, rng: sessions.SessionRule(p)),
-    "utilization-detector": Plugin(saturation.Utilization, lambda p, rng: saturation.ScrapedLoad(p)),
-    "concurrency-detector": Plugin(saturation.Concurrency, lambda p, rng: saturation.OwnLoad(p)),
+    **DETECTORS,
 }

@@ -6,7 +6,7 @@ alone sheds nobody's requests.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -31,6 +31,13 @@ class Concurrency(msgspec.Struct, frozen=True, rename="camel"):
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
     max_token_concurrency: Annotated[int, msgspec.Meta(ge=1, le=1 << 50)] = 1_000_000
     headroom: Headroom = 0.0
+
+
+class Detector(Protocol):
+    """Says how full the pool is, and as a filter who has room."""
+
+    def saturation(self, rows: Rows) -> float: ...
+    def __call__(self, look: Look) -> Mask: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +94,3 @@ class Admission:
 
     def __call__(self, request: Request, rows: Rows) -> bool:
         return request.hints.priority >= 0 or self.saturation(rows) < 1.0
-
-
-def default_admission() -> Admission:
-    """By utilization-detector with its defaults."""
-    return Admission(ScrapedLoad(Utilization()).saturation)

@@ -30,6 +30,10 @@ class SessionScorer(msgspec.Struct, frozen=True, rename="camel"):
     header_name: IdHeader = "x-session-token"
     eviction_ttl_seconds: Seconds = 600.0
 
+    def __post_init__(self) -> None:
+        if self.algorithm == "encoded_endpoint_header" and self.header_name != "x-session-token":
+            raise ValueError("a token is read from x-session-token only")
+
 
 class TokenHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header: Literal["x-session-token"] = "x-session-token"
