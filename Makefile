@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking bench bench-short bench-peers results results-learned proto docs clean
+.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking chart-test bench bench-short bench-peers results results-learned proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ e2e-report: .venv/.done ## A replay's report in a real browser (needs Chromium o
 
 e2e-ranking: .venv/.done ## Does the simulator rank policies as real Envoy does? Prints both sides (ten minutes)
 	$(BIN)/pytest -s e2e/ranking
+
+chart-test: .venv/.done ## The chart and the custom resources, by real helm and kubectl, against an API server (fetches both)
+	$(BIN)/pytest e2e/charts
 
 bench: .venv/.done bench-peers ## CPU per request, per chunk, per pick, beside peers; writes bench/results.json
 	$(BIN)/python -m bench.run --json bench/results.json

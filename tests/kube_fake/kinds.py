@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+IN_ALL = {"pods", "services", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs"}
+"""What `kubectl get all` lists."""
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
@@ -124,11 +126,14 @@ def resource_list(resources: Iterable[Resource], group: str, version: str) -> di
             "kind": resource.kind,
             "verbs": VERBS,
             "shortNames": list(resource.short),
+            "categories": ["all"] if resource.plural in IN_ALL else [],
         }
         told.append(entry)
         if resource.status:
             verbs = ["get", "patch", "update"]
-            told.append({**entry, "name": f"{resource.plural}/status", "verbs": verbs, "shortNames": []})
+            told.append(
+                {**entry, "name": f"{resource.plural}/status", "verbs": verbs, "shortNames": [], "categories": []}
+            )
     if not told:
         return None
     api_version = f"{group}/{version}" if group else version

@@ -1,4 +1,4 @@
-"""The protobuf envelope in which kubectl and helm send Secrets and ConfigMaps.
+"""The protobuf envelope in which kubectl and helm create what they have types for.
 
 Field numbers: k8s.io/apimachinery/pkg/runtime/generated.proto (Unknown), .../meta/v1/generated.proto (ObjectMeta),
 k8s.io/api/core/v1/generated.proto (Secret, ConfigMap).
@@ -10,14 +10,16 @@ from typing import Any
 
 from .errors import bad_request, unsupported_media
 
+KINDS = ("Secret", "ConfigMap", "Namespace", "ServiceAccount")
+"""Of the last two only the metadata is read."""
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
 
 def decode(body: bytes) -> dict[str, Any] | None:
-    """The object as JSON would have it; None for kinds other than Secret and ConfigMap that only a deletion sends.
+    """The object as JSON would have it; None for a DeleteOptions.
 
-    Raises ApiError 400 for bytes that are no envelope, 415 for other kinds.
+    Raises ApiError 400 for bytes that are no envelope, 415 for kinds other than KINDS.
     """
     if not body.startswith(_MAGIC):
         raise bad_request("no Kubernetes protobuf envelope")
@@ -29,7 +31,7 @@ def decode(body: bytes) -> dict[str, Any] | None:
         raise bad_request(f"malformed protobuf: {error}") from None
     if kind == "DeleteOptions":
         return None
-    if kind not in ("Secret", "ConfigMap"):
+    if kind not in KINDS:
         raise unsupported_media(f"{CONTENT_TYPE} of {kind}")
     single = dict(raw)
     obj: dict[str, Any] = {"apiVersion": "v1", "kind": kind, "metadata": _metadata(single.get(1, b""))}
@@ -37,7 +39,7 @@ def decode(body: bytes) -> dict[str, Any] | None:
         obj["data"] = {key: _b64(value) for key, value in _entries(raw, 2)}
         if 3 in single:
             obj["type"] = single[3].decode()
-    else:
+    elif kind == "ConfigMap":
         obj["data"] = {key: value.decode() for key, value in _entries(raw, 2)}
         if binary := {key: _b64(value) for key, value in _entries(raw, 3)}:
             obj["binaryData"] = binary

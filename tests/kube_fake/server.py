@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from . import kinds, patches, protobuf
+from . import kinds, openapi, patches, protobuf
 from .cluster import Cluster, How
 from .errors import ApiError, bad_request, forbidden, not_found, unsupported_media
 from .kinds import Resource
@@ -38,7 +38,7 @@ class Call:
 class FakeApiServer:
     """An API server on 127.0.0.1. `authorize` may refuse calls (403); `fault` may return an error to answer with.
 
-    No OpenAPI, no admission, no garbage collection, no controllers, no ownership among server-side appliers.
+    No OpenAPI schemas, no admission, no garbage collection, no controllers, no ownership among server-side appliers.
     """
 
     cluster: Cluster = field(default_factory=lambda: Cluster(time.time))
@@ -179,6 +179,10 @@ class FakeApiServer:
             return VERSION
         if parts == ["api"]:
             return {"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"]}
+        if parts == ["openapi", "v3"]:
+            return openapi.index(self.cluster.resources)
+        if parts[:2] == ["openapi", "v3"]:
+            return openapi.document(self.cluster.resources, "/".join(parts[2:]))
         if parts == ["apis"]:
             return kinds.groups(self.cluster.resources)
         if len(parts) == 2 and parts[0] == "apis":
