@@ -150,7 +150,7 @@ def test_selectors_find_the_pods_of_the_release(rendered: Rendered) -> None:
 
 
 def test_a_pod_is_not_killed_before_it_has_drained(rendered: Rendered) -> None:
-    seconds = int(rendered.flags["drain-timeout"].rstrip("s")) + int(rendered.flags["drain-pause"].rstrip("s"))
+    seconds = int(rendered.flags["drain-timeout"].rstrip("s"))
     sleeps = [
         each.get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}}) for each in rendered.pod["containers"]
     ]

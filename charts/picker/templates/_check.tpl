@@ -38,6 +38,9 @@
 {{- if and (gt $plan.workers 1.0) (not $plan.proxy) (ne $provider "none") -}}
   {{- fail "picker.workers: a gateway asks one port of the Service; raise router.epp.replicas instead" -}}
 {{- end -}}
+{{- if and (gt $plan.workers 1.0) $plan.elects -}}
+  {{- fail "picker.workers: a follower's workers would serve nobody; set picker.leaderElection=false" -}}
+{{- end -}}
 {{- if and (eq $plan.tls "off") (has $provider (list "kgateway" "envoy-gateway")) -}}
   {{- fail (printf "picker.tls.mode: %s speaks TLS to a picker, always" $provider) -}}
 {{- end -}}

@@ -15,7 +15,6 @@
 {{- range $values.router.modelServers.targetPorts }}
 {{- $ports = append $ports (int .number) }}
 {{- end }}
-- --pool-name={{ .root.Release.Name }}
 - --pool-namespace={{ .root.Release.Namespace }}
 - --endpoint-selector={{ join "," $labels }}
 - --endpoint-target-ports={{ join "," $ports }}

@@ -31,10 +31,12 @@ What follows from the values, worked out once, as YAML:
   {{- $source = "labels" -}}
 {{- end -}}
 {{- $names := list -}}
+{{- $last := int $epp.extProcPort -}}
 {{- range $pools -}}
   {{- $names = append $names .name -}}
+  {{- $last = max $last .port -}}
 {{- end -}}
-{{- $lease := printf "epp-%s-%s.llm-d.ai" .Release.Namespace (first (append $names .Release.Name)) -}}
+{{- $lease := printf "epp-%s-%s.llm-d.ai" .Release.Namespace (first (append $names (include "picker.name" .))) -}}
 {{- $several := gt (int $epp.replicas) 1 -}}
 {{- $elects := kindIs "invalid" $own.leaderElection | ternary (and $several (ne $source "addresses")) $own.leaderElection -}}
 {{- $tls := $proxy | ternary "off" $own.tls.mode -}}
@@ -51,7 +53,7 @@ What follows from the values, worked out once, as YAML:
   {{- $grpcPorts = append $grpcPorts (add $epp.extProcPort $worker) -}}
   {{- $metricsPorts = append $metricsPorts (add $.Values.router.metricsPort $worker) -}}
 {{- end -}}
-{{- $healthPort := $epp.grpcHealthPort | default (add $epp.extProcPort $workers) -}}
+{{- $healthPort := $epp.grpcHealthPort | default (add $last $workers) -}}
 {{- $files := include "picker.configFiles" . | fromYaml -}}
 {{- dict "proxy" $proxy "source" $source "pools" $pools "create" $create "elects" $elects "lease" $lease "several" $several
       "tls" $tls "secret" $secret "workers" $workers "grpcPorts" $grpcPorts "metricsPorts" $metricsPorts
