@@ -36,15 +36,17 @@ class Cluster:
     @classmethod
     async def connect(cls) -> "Cluster":
         """Read the configuration; nothing is sent yet. Raises NoCluster."""
-        configuration = Configuration()
+        configuration, files = Configuration(), os.environ.get("KUBECONFIG")
+        in_cluster = not files and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
         try:
-            if not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST"):
+            if in_cluster:
                 load_incluster_config(configuration)
             else:
-                await load_kube_config(client_configuration=configuration)
+                await load_kube_config(files or None, client_configuration=configuration)
             return await asyncio.to_thread(cls, configuration)
         except (ConfigException, OSError, ValueError) as error:
-            raise NoCluster(f"no Kubernetes configuration can be used: {error}") from error
+            where = "the pod's service account" if in_cluster else files or "~/.kube/config"
+            raise NoCluster(f"no way to a Kubernetes API server: {where}: {error}") from error
 
     @property
     def configuration(self) -> Configuration:
