@@ -2,6 +2,7 @@
 
 import click
 
+from picker.server.conformance_command import conformance
 from picker.server.engine import engine
 from picker.server.envoy_command import envoy_config
 from picker.server.explain_command import explain
@@ -16,6 +17,7 @@ def main() -> None:
     """picker: the endpoint picker that learns."""
 
 
+main.add_command(conformance)
 main.add_command(engine)
 main.add_command(envoy_config)
 main.add_command(explain)

@@ -93,7 +93,7 @@ class Stack:
                 EngineAddress(f"{HOST}:{port}", f"tcp://{HOST}:{events}", f"tcp://{HOST}:{replay}", gpu)
             )
         for i, engine in enumerate(self.engines):
-            await self._until_ok(f"http://{engine.address}/health", self.children.all[i])
+            await until_ok(f"http://{engine.address}/health", self.children.all[i])
 
     async def start_picker(self, settings: Mapping[str, object] | None = None, argv: Sequence[str] = ()) -> None:
         """Start `picker serve` over the engines; returns when its admin port answers.
@@ -120,7 +120,7 @@ class Stack:
             ],
         )
         for worker in range(self.workers):
-            await self._until_ok(f"http://{HOST}:{admin + worker}/pool", self.picker)
+            await until_ok(f"http://{HOST}:{admin + worker}/pool", self.picker)
 
     async def start_envoy(
         self, path: ResponsePath, request_mode: RequestMode = "full-duplex", *, tls: bool = False
@@ -152,22 +152,24 @@ class Stack:
                 *("-l", "warning", "--component-log-level", "misc:error"),
             ],
         )
-        await self._until_ok(f"{self.envoy_admin}/ready", self.envoy)
+        await until_ok(f"{self.envoy_admin}/ready", self.envoy)
 
-    async def _until_ok(self, url: str, child: Child) -> None:
-        async with aiohttp.ClientSession() as session:
-            deadline = asyncio.get_running_loop().time() + READY_S
-            while asyncio.get_running_loop().time() < deadline:
-                if not child.running:
-                    raise StackError(f"{child.name} ended with {child.process.returncode}:\n{child.tail()}")
-                try:
-                    async with session.get(url) as response:
-                        if response.status == 200:
-                            return
-                except aiohttp.ClientError:
-                    pass  # not listening yet
-                await asyncio.sleep(0.05)
-        raise StackError(f"{child.name} was not ready after {READY_S:.0f} s:\n{child.tail()}")
+
+async def until_ok(url: str, child: Child) -> None:
+    """Wait for a 200. Raises StackError when the child dies first, or after a minute."""
+    async with aiohttp.ClientSession() as session:
+        deadline = asyncio.get_running_loop().time() + READY_S
+        while asyncio.get_running_loop().time() < deadline:
+            if not child.running:
+                raise StackError(f"{child.name} ended with {child.process.returncode}:\n{child.tail()}")
+            try:
+                async with session.get(url) as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass  # not listening yet
+            await asyncio.sleep(0.05)
+    raise StackError(f"{child.name} was not ready after {READY_S:.0f} s:\n{child.tail()}")
 
 
 def command(name: str) -> list[str]:
