@@ -60,6 +60,7 @@ class ExchangeSettings:
     chunk. `clear_route_cache`: have Envoy choose the route again, headers having changed. `request_body` and
     `response_body`: the modes to assume of a proxy that does not announce them. For conformance suites,
     `selection_header` names a request header that restricts the pick, `served_header` one that tells who answered.
+    `answer_header` makes a header of the answer from who serves it.
     """
 
     max_body_bytes: int = 32 << 20
@@ -69,6 +70,7 @@ class ExchangeSettings:
     response_body: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
     selection_header: str | None = None
     served_header: str | None = None
+    answer_header: Callable[[str], tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Exchange:
         self._declares_length = False
         self._trailers_held = False
         self._held_replies: list[bytes] = []
+        self._picked = ""
 
     # ------------------------------------------------------------------ the owner's side
 
@@ -142,6 +145,7 @@ class Exchange:
         False, and no effect, where no pick is wanted any more: the request ended meanwhile."""
         if not self._step(Input.ANSWER):
             return False
+        self._picked = answer.destinations[0]
         mutation = encode.pick_header(answer.destinations) + self._mutation
         if answer.headers:
             mutation += b"".join([encode.set_header(name, value) for name, value in answer.headers])
@@ -299,6 +303,8 @@ class Exchange:
         mutation = b""
         if self._settings.served_header:
             mutation = encode.set_header(self._settings.served_header, started.served or NOBODY_SERVED)
+        if self._settings.answer_header and (serving := started.served or self._picked):
+            mutation += encode.set_header(*self._settings.answer_header(serving))
         self._replies.append(encode.go_on(encode.RESPONSE_HEADERS, mutation=mutation))
         self._body = bytearray()
         return [started, *self._farewell()]

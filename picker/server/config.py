@@ -21,6 +21,7 @@ from picker.exchange import keys
 from picker.exchange.machine import ExchangeSettings
 from picker.policies.composed.plugins import DETECTORS
 from picker.policies.composed.saturation import Admission
+from picker.policies.composed.sessions import token_header
 from picker.policies.policy import Policy
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.policies.strict import did_you_mean, quoted
@@ -68,6 +69,7 @@ class PickerConfig:
             detach=self.settings.response_path == "detach",
             selection_header=keys.TEST_SELECTION if selection else None,
             served_header=keys.TEST_SERVED if served else None,
+            answer_header=token_header if config_profile.gives_tokens(self.params) else None,
         )
 
 

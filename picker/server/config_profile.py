@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from picker.server.config_plugins import Declared
 from picker.server.config_schema import POLICIES, Picker, ProfileSpec, Reference, Settings
 from picker.server.marked_yaml import Marked
 
+SESSIONS = ("session-affinity-filter", "session-affinity-scorer")
 DECIDING = POLICIES.keys() | FILTERS.keys() | SCORERS.keys() | PICKERS.keys()
 
 
@@ -93,6 +95,13 @@ def policy(notes: Notes, chosen: Profile) -> tuple[str, Mapping[str, object]]:
 
 def _step(plugin: Declared) -> dict[str, object]:
     return {"type": plugin.type, "name": plugin.name, "parameters": dict(plugin.given)}
+
+
+def gives_tokens(params: Mapping[str, Any]) -> bool:
+    """Whether these parameters of `composed` bring sessions back by tokens, which answers must then carry."""
+    steps = [*params.get("filters", ()), *params.get("scorers", ())]
+    ways = [{"algorithm": None, "strategy": None, **step["parameters"]} for step in steps if step["type"] in SESSIONS]
+    return any({way["algorithm"], way["strategy"]} <= {None, "encoded_endpoint_header"} for way in ways)
 
 
 def settings(notes: Notes, plugins: Mapping[str, Declared], chosen: Profile) -> Settings:

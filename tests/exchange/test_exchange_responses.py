@@ -54,6 +54,22 @@ class TestHeaders:
         mutation = replies(exchange)[0].response_headers.response.header_mutation
         assert set_headers(mutation) == {"x-served": "10.0.0.2:8000"}
 
+    @pytest.mark.parametrize(("metadata", "serving"), [(SERVED, "10.0.0.2:8000"), ({}, "10.0.0.1:8000")])
+    def test_a_header_of_the_answer_can_be_made_from_who_serves_or_was_picked(
+        self, metadata: dict[str, dict[str, str]], serving: str
+    ) -> None:
+        settings = ExchangeSettings(answer_header=lambda address: ("x-from", address))
+        exchange = forwarded(exchange=Exchange(settings))
+        exchange.receive(response_headers(metadata=metadata))
+        mutation = replies(exchange)[0].response_headers.response.header_mutation
+        assert set_headers(mutation) == {"x-from": serving}
+
+    def test_no_header_is_made_for_an_answer_that_envoy_gave_by_itself(self) -> None:
+        exchange = Exchange(ExchangeSettings(answer_header=lambda address: ("x-from", address)))
+        exchange.receive(request_headers())
+        exchange.receive(response_headers({":status": "413"}))
+        assert not replies(exchange)[-1].response_headers.response.HasField("header_mutation")
+
     def test_answer_without_a_body_is_whole(self) -> None:
         exchange = forwarded()
         assert exchange.receive(response_headers({":status": "204"}, end=True))[-1] == ended(Ending.ANSWERED)

@@ -1,6 +1,7 @@
 """A service with real reader, router and exchange, on a clock that a test turns."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,12 +9,14 @@ import numpy as np
 from picker.engines import ledger as own
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
+from picker.engines.rows import Rows
 from picker.exchange.machine import ExchangeSettings
 from picker.policies.registry import REGISTRY
 from picker.pool.view import Endpoint
 from picker.requests.reader import Reader, ReaderSettings
+from picker.requests.request import Request
 from picker.routing.hits import PrefixHits
-from picker.routing.router import Router, RouterSettings
+from picker.routing.router import Router, RouterSettings, admit_all
 from picker.server.service import Service
 from picker.telemetry.metrics import RequestMetrics
 
@@ -58,13 +61,19 @@ def make_service(
     *,
     addresses: tuple[str, ...] = ADDRESSES,
     exchange: ExchangeSettings | None = None,
+    admits: Callable[[Request, Rows], bool] = admit_all,
     **settings: int,
 ) -> Service:
     rng = np.random.default_rng(0)
     metrics = RequestMetrics()
     hits = PrefixHits(PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0))
     router = Router(
-        REGISTRY["multiplicative"]({}, rng), hits, rng, settings=RouterSettings(**settings), watchers=[metrics]
+        REGISTRY["multiplicative"]({}, rng),
+        hits,
+        rng,
+        settings=RouterSettings(**settings),
+        watchers=[metrics],
+        admits=admits,
     )
     router.update_pool(Endpoint(address) for address in addresses)
     reader = Reader(ReaderSettings(steering="strip"))

@@ -290,6 +290,24 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: jsq-policy, weight: 2}]}]
     assert config.warnings == ('f:4:74: weight of "jsq-policy" has no meaning: only scorers are weighed',)
 
 
+@pytest.mark.parametrize(
+    ("plugin", "token"),
+    [
+        ("{type: queue-scorer}", False),
+        ("{type: session-affinity-scorer}", True),
+        ("{type: session-affinity-filter}", True),
+        ("{type: session-affinity-filter, parameters: {strategy: session_id}}", False),
+        ("{type: session-affinity-scorer, parameters: {algorithm: session_id_header}}", False),
+    ],
+)
+def test_answers_carry_a_session_token_where_sessions_come_back_by_it(plugin: str, token: bool) -> None:
+    header = read(f"plugins: [{plugin}]").exchange_settings().answer_header
+
+    assert (header("10.0.0.1:8000") if header else None) == (
+        ("x-session-token", "MTAuMC4wLjE6ODAwMA==") if token else None
+    )
+
+
 # What every mistake answers
 
 

@@ -96,6 +96,15 @@ def test_an_empty_pool_is_a_503_that_says_when_to_come_back(clock: Clock) -> Non
     assert headers["retry-after"] == b"1"
 
 
+def test_a_request_that_is_not_admitted_is_a_429_that_says_why_and_reserves_nothing(clock: Clock) -> None:
+    service = make_service(clock, admits=lambda request, rows: False)
+    (reply,) = ask(Conversation(service))
+    assert reply.immediate_response.status.code == 429
+    headers = {h.header.key: h.header.raw_value for h in reply.immediate_response.headers.set_headers}
+    assert headers["x-llm-d-request-dropped-reason"] == b"rejected-saturated"
+    assert in_flight(service) == 0
+
+
 def test_a_subset_that_names_nobody_is_a_503(service: Service) -> None:
     conversation = Conversation(service)
     hint = {"envoy.lb.subset_hint": {"x-gateway-destination-endpoint-subset": "10.9.9.9:1"}}

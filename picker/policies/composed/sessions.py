@@ -108,6 +108,11 @@ def token_for(address: str) -> str:
     return base64.b64encode(address.encode()).decode()
 
 
+def token_header(address: str) -> tuple[str, str]:
+    """The header of an answer by which its client learns the token."""
+    return "x-session-token", token_for(address)
+
+
 def endpoint_of(token: str, members: Members) -> int:
     """Slot of the endpoint that a token names, by address or as `namespace/name`; -1 for any other text.
 
