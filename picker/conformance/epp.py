@@ -30,10 +30,14 @@ class Stream:
         self._reading = asyncio.create_task(self._read())
 
     async def say(self, *said: ProcessingRequest) -> None:
-        """Send; an EPP that has ended the stream already is not spoken to any more."""
+        """Send; an EPP that has ended the stream is not spoken to any more. Raises Broken when it takes nothing."""
         for message in said:
-            with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
+            try:
                 await asyncio.wait_for(self._call.write(message.SerializeToString()), self._patience_s)
+            except TimeoutError:
+                raise Broken(f"no message is taken within {self._patience_s:g} s") from None
+            except (asyncio.InvalidStateError, grpc.RpcError):
+                return
 
     async def hear(self) -> ProcessingResponse:
         """The next reply. Raises Broken when none comes or the stream has ended."""

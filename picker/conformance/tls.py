@@ -26,27 +26,33 @@ def unverified() -> ssl.SSLContext:
 async def plain_door(host: str, port: int) -> AsyncIterator[str]:
     """A local `host:port` without TLS; what connects there goes on to `host:port` with TLS."""
     context = unverified()
-    open_now: set[asyncio.StreamWriter] = set()
+    open_now: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_now.add(writer)
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        writers = open_now[task] = [writer]
         try:
             there, back = await asyncio.open_connection(host, port, ssl=context)
-            open_now.add(back)
+            writers.append(back)
             await asyncio.gather(_pump(reader, back), _pump(there, writer))
         except OSError:
             # The gRPC client sees its connection closed, and says so.
             return
         finally:
             writer.close()
+            del open_now[task]
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        for writer in open_now:
-            writer.close()
+        ending = list(open_now)
+        for writers in open_now.values():
+            for writer in writers:
+                writer.transport.abort()
+        await asyncio.gather(*ending, return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -58,8 +58,8 @@ class SmallEpp:
 
 
 @contextlib.asynccontextmanager
-async def listening(small: SmallEpp) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to this EPP and its health service, on one port."""
+async def serving(small: SmallEpp, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
+    """The port of 127.0.0.1 where this EPP and its health service listen."""
     server, health = grpc.aio.server(options=LIMITS), HealthServicer()
     handler = grpc.stream_stream_rpc_method_handler(small.process)
     service = grpc.method_handlers_generic_handler(NAMES[3], {"Process": handler})
@@ -67,13 +67,20 @@ async def listening(small: SmallEpp) -> AsyncIterator[grpc.aio.Channel]:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in small.names:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=LIMITS) as channel:
-            yield channel
+        yield port
     finally:
         await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def listening(small: SmallEpp) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to it."""
+    async with serving(small) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=LIMITS) as channel:
+        yield channel
 
 
 @contextlib.asynccontextmanager
