@@ -10,7 +10,7 @@ import aiohttp
 import structlog
 
 from picker.pool.kube.access import Resource
-from picker.pool.kube.lines import Lines
+from picker.pool.kube.lines import MAX_LINE, Lines
 from picker.pool.kube.reflector import Change, Failure, List, Reflector, Wait, Watch
 from picker.server.kubernetes.cluster import Cluster
 
@@ -101,7 +101,7 @@ class Mirror(Generic[T]):
             "resourceVersion": asked.resource_version,
             "timeoutSeconds": str(asked.timeout_s),
         }
-        began, lines = self._clock(), Lines()
+        began, lines = self._clock(), Lines(MAX_LINE)
         async with self._cluster.request(
             "GET", self._path, {**self.selector, **query}, timeout_s=asked.timeout_s + GRACE_S
         ) as answer:
