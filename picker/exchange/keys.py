@@ -11,6 +11,9 @@ UPSTREAM_ADDRESS: Final = "upstream.address"
 # Ours, in LB_NAMESPACE only. Clients cannot write metadata, so the access log brings back what we put there.
 FLIGHT: Final = "picker-flight"
 
+# gRPC metadata of an ext_proc stream: which of a picker's pools it is about. The proxy's configuration sets it.
+POOL: Final = "x-picker-pool"
+
 # The gateway's restriction of the pick.
 SUBSET_NAMESPACE: Final = "envoy.lb.subset_hint"
 SUBSET: Final = "x-gateway-destination-endpoint-subset"

@@ -40,7 +40,8 @@ class EnvoySpec:
     """One Envoy in front of one pool. Addresses are `ip:port`; ports are on `host` unless said otherwise.
 
     `listen`: where clients are served, if not on `host`, which holds the admin port.
-    `picker_ports`: one per picker worker. `endpoints` is not needed by original-dst, which goes wherever the pick says.
+    `picker_ports`: one per picker worker. `pool`: its name, where the picker has several.
+    `endpoints` is not needed by original-dst, which goes wherever the pick says.
     `message_timeout_s` bounds the pick of a buffered request; in full duplex Envoy waits for it without limit.
     `flush_interval_s`: how often a running answer is reported to the access log.
     """
@@ -55,6 +56,7 @@ class EnvoySpec:
     host: str = "127.0.0.1"
     listen: str = ""
     picker_host: str = "127.0.0.1"
+    pool: str = ""
     tls: bool = False
     fail_open: bool = False
     message_timeout_s: float = 60.0
@@ -135,6 +137,7 @@ def _ext_proc(spec: EnvoySpec) -> Node:
         "filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={
             "envoy_grpc": {"cluster_name": "picker"},
+            **({"initial_metadata": [{"key": keys.POOL, "value": spec.pool}]} if spec.pool else {}),
             # A worker that is gone before its first reply has picked for nobody: another one may be asked.
             "retry_policy": {
                 "retry_on": "reset,connect-failure,refused-stream",
@@ -225,6 +228,17 @@ def _picker(spec: EnvoySpec) -> Node:
             "max_ejection_time": "3s",
             "max_ejection_percent": 100,
         },
+        # A picker that drains, or follows another one, says so here: no new stream goes to it, running ones go on.
+        "health_checks": [
+            {
+                "grpc_health_check": {},
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "timeout": "2s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+            }
+        ],
         # The default of 1,024 turns into 500s under load: every open answer may hold a stream.
         "circuit_breakers": _breakers(),
         "typed_extension_protocol_options": {

@@ -6,13 +6,10 @@ the port on which it came, by a request header if the operator trusts one, and w
 
 from collections.abc import Iterable, Mapping
 
-from picker.exchange import decode
+from picker.exchange import decode, keys
 from picker.exchange.access_log import AccessRecord
 from picker.exchange.failures import Refusal, bad_request
 from picker.server.service import Service
-
-METADATA = "x-picker-pool"
-"""gRPC metadata of an ext_proc stream, as `grpc_service.initial_metadata` sets it."""
 
 
 class Pools:
@@ -31,7 +28,7 @@ class Pools:
 
     def of_stream(self, port: str, metadata: Iterable[tuple[str, str | bytes]], message: bytes) -> Service | Refusal:
         """The service of a stream that came on the port of pool `port` (empty: of no pool) and began with `message`."""
-        name = next((value for key, value in metadata if key == METADATA), "") or port or self._by_header(message)
+        name = next((value for key, value in metadata if key == keys.POOL), "") or port or self._by_header(message)
         if not name:
             return self.first if len(self._lanes) == 1 else _unknown("The request names none of this picker's pools.")
         service = self._services.get(name) if isinstance(name, str) else None

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Coroutine
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -12,8 +13,7 @@ from aiohttp import web
 
 from picker.server.admin import Shown, Together, admin_app, metrics_app
 from picker.server.config import PickerConfig, load_config, read_config
-from picker.server.keepers import keeper
-from picker.server.kubernetes.cluster import Cluster
+from picker.server.keepers import Named, named
 from picker.server.options import ServeOptions
 from picker.server.pools import Pools
 from picker.server.readiness import Readiness, Watched
@@ -21,6 +21,9 @@ from picker.server.relay import HEARTBEAT_S, Mailbox
 from picker.server.served_pool import Lane, ServedPool
 from picker.server.tls import credentials, metrics_context
 from picker.server.transport import AccessLogs, Health, Limits, Streams, ext_proc_server, health_server
+
+if TYPE_CHECKING:
+    from picker.server.kubernetes.cluster import Cluster
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +77,7 @@ def configuration(options: ServeOptions) -> PickerConfig:
 
 
 async def serve(options: ServeOptions) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, NoCluster, OSError or ValueError for
-    what cannot start."""
+    """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, OSError, ValueError for what cannot start."""
     config = configuration(options)
     for warning in config.warnings:
         log.warning("config", message=warning)
@@ -84,15 +86,9 @@ async def serve(options: ServeOptions) -> None:
         pool.warm()
     stop = _stop_signal()
     async with contextlib.AsyncExitStack() as cleanup:
-        cluster = await Cluster.connect() if options.in_cluster else None
-        if cluster is not None:
-            cleanup.push_async_callback(cluster.close)
         for pool in process.served:
             cleanup.push_async_callback(pool.close)
-            watched, watch = keeper(pool, options, cluster)
-            process.keepers.append(watched)
-            if watch is not None:
-                _background(cleanup, watch)
+        cluster = await _watch_pools(process, cleanup)
         await _http(process, cleanup)
         if options.workers > 1:
             await _join_workers(process, cleanup)
@@ -117,6 +113,27 @@ async def serve(options: ServeOptions) -> None:
             await leadership.aclose()
         await _drain(process, servers)
         await health.stop(0)
+
+
+async def _watch_pools(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> "Cluster | None":
+    """Learn which endpoints there are, now and from now on; the cluster that says so, if one does."""
+    options = process.options
+    if not options.in_cluster:
+        for pool in process.served:
+            process.keepers.append(Named())
+            if (watch := named(pool, options)) is not None:
+                _background(cleanup, watch)
+        return None
+    # Imported here: the client of Kubernetes takes a second and 40 MB, of which nobody else has anything.
+    from picker.server.in_cluster import InCluster, connect
+
+    cluster = await connect()
+    cleanup.push_async_callback(cluster.close)
+    for pool in process.served:
+        keeper = InCluster(pool, options.scope(pool.name), cluster)
+        process.keepers.append(keeper)
+        _background(cleanup, keeper.watch())
+    return cluster
 
 
 def _servers(process: PickerProcess) -> list[grpc.aio.Server]:
@@ -165,7 +182,7 @@ async def _drain(process: PickerProcess, servers: list[grpc.aio.Server]) -> None
     log.info("drained", streams=len(process.streams))
 
 
-async def _compete(process: PickerProcess, cluster: Cluster | None) -> contextlib.AsyncExitStack | None:
+async def _compete(process: PickerProcess, cluster: "Cluster | None") -> contextlib.AsyncExitStack | None:
     """Take part in the election, if there is one; closing what is returned ends that and gives the Lease back."""
     options = process.options
     if cluster is None or not options.leader_election:

@@ -18,7 +18,6 @@ from picker.pool.source import BadSource
 from picker.server.config import ConfigError
 from picker.server.flags import WARNINGS, peers_flags
 from picker.server.go_flags import DURATION, SIZE, VERBOSITY, switch
-from picker.server.kubernetes.cluster import NoCluster
 from picker.server.options import DEFAULT_POOL, ServeOptions, parse_pools, parse_ports, parse_selector
 from picker.server.serve import serve as run_service
 from picker.server.workers import supervise
@@ -116,7 +115,7 @@ def serve(ctx: click.Context, /, worker: int | None, **given: Any) -> None:
             asyncio.run(supervise(options, sys.argv[2:]))
         else:
             uvloop.run(run_service(options if worker is None else options.for_worker(worker)))
-    except (ConfigError, BadSource, NoCluster, OSError, ValueError) as error:
+    except (ConfigError, BadSource, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

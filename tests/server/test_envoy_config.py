@@ -32,7 +32,7 @@ def test_envoy_accepts_every_variant(
     tmp_path: Path, path: ResponsePath, mode: RequestMode, balancing: Balancing
 ) -> None:
     config = bootstrap(
-        spec(response_path=path, request_mode=mode, balancing=balancing, tls=balancing == "original-dst")
+        spec(response_path=path, request_mode=mode, balancing=balancing, tls=balancing == "original-dst", pool="chat")
     )
     file = tmp_path / "envoy.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -66,6 +66,17 @@ def test_every_worker_port_is_an_endpoint_of_its_own() -> None:
     endpoints = picker["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert [each["endpoint"]["address"]["socket_address"]["port_value"] for each in endpoints] == [21002, 21003]
     assert picker["circuit_breakers"]["thresholds"][0]["max_requests"] > 1024
+
+
+def test_the_picker_is_asked_whether_it_is_ready_as_often_without_traffic_as_with_it() -> None:
+    (check,) = bootstrap(spec())["static_resources"]["clusters"][0]["health_checks"]
+    assert check["no_traffic_interval"] == check["interval"]
+
+
+def test_a_pool_is_named_to_the_picker_where_it_has_several() -> None:
+    grpc = filters(bootstrap(spec(pool="chat")))["envoy.filters.http.ext_proc"]["grpc_service"]
+    assert grpc["initial_metadata"] == [{"key": "x-picker-pool", "value": "chat"}]
+    assert "initial_metadata" not in filters(bootstrap(spec()))["envoy.filters.http.ext_proc"]["grpc_service"]
 
 
 @pytest.mark.parametrize("path", PATHS)

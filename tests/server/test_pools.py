@@ -4,10 +4,11 @@ import pytest
 from ext_proc_messages import request_body, request_headers
 from small_service import CHAT, POST, Clock, Peers, in_flight, make_service
 
+from picker.exchange import keys
 from picker.exchange.access_log import AccessRecord
 from picker.exchange.failures import Refusal
 from picker.server.conversation import Conversation
-from picker.server.pools import METADATA, Pools
+from picker.server.pools import Pools
 from picker.server.service import Service
 
 GET_CHAT = request_headers({**POST, "x-pool": "embed"})
@@ -36,7 +37,7 @@ def pools(chat: Service, embed: Service) -> Pools:
 def test_metadata_goes_before_the_port_and_the_port_before_the_header(
     pools: Pools, chat: Service, embed: Service
 ) -> None:
-    assert pools.of_stream("chat", [(METADATA, "embed")], b"") is embed
+    assert pools.of_stream("chat", [(keys.POOL, "embed")], b"") is embed
     assert pools.of_stream("chat", [("other", "embed")], GET_CHAT) is chat
     assert pools.of_stream("", [], GET_CHAT) is embed
 
@@ -48,7 +49,7 @@ def test_no_header_is_believed_that_nobody_told_us_to_believe(chat: Service, emb
 
 @pytest.mark.parametrize("name", ["elsewhere", "Chat", "chat ", b"chat", "\x00"])
 def test_an_unknown_pool_is_a_404_that_does_not_repeat_the_name(pools: Pools, name: str | bytes) -> None:
-    refusal = pools.of_stream("", [(METADATA, name)], GET_CHAT)
+    refusal = pools.of_stream("", [(keys.POOL, name)], GET_CHAT)
     assert isinstance(refusal, Refusal)
     assert refusal.status == 404
     assert b"elsewhere" not in refusal.body()
