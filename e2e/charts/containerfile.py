@@ -1,4 +1,4 @@
-"""The Containerfile, read; and its build stage, played without containers: python e2e/charts/containerfile.py FOLDER."""
+"""The Containerfile, read; its build stage, played without containers: python e2e/charts/containerfile.py FOLDER."""
 
 import os
 import re
