@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import aiohttp
 import structlog
+from kubernetes.aio import client
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
@@ -35,7 +36,7 @@ class Timing:
     """In seconds, those of client-go. A lease that nobody renews for `lease_s` is free; who could not renew it for
     `renew_s` leads no more, well before that. `call_s` bounds one call."""
 
-    lease_s: float = 15.0
+    lease_s: int = 15
     renew_s: float = 10.0
     retry_s: float = 2.0
     call_s: float = 2.0
@@ -114,7 +115,7 @@ class _Lock(LeaseLock):
         return found
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
-        return await self._renewed(super().create(name, namespace, election_record))
+        return await self._renewed(self._created(name, namespace, election_record))
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         return await self._renewed(super().update(name, namespace, updated_record))
@@ -122,6 +123,15 @@ class _Lock(LeaseLock):
     async def release(self) -> bool:
         """Clear the holder if it is us; whether that was done. A conflict means that the lease is another's already."""
         return self.renewed_at > -math.inf and await self._in_time(self._cleared(), False)
+
+    async def _created(self, name: str, namespace: str, record: LeaderElectionRecord) -> bool:
+        # In place of the client's own, which asks for a pretty answer in a way that its validation refuses.
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except ApiException:
+            return False
+        return True
 
     async def _cleared(self) -> bool:
         found, _ = await super().get(self.name, self.namespace)
