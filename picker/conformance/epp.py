@@ -100,8 +100,9 @@ def _error(status: grpc.StatusCode, details: str | None) -> str:
 class Epp:
     """An EPP under test. `endpoints` are those of its pool, `ip:port`; `model` one that it lets pass.
 
-    `health` is its health port, `empty` an EPP of the same kind whose pool is empty, `address` where it does TLS: None
-    where the cases about them are not asked. `testing`: its two plugins for conformance tests are on.
+    `health` is its health port, `empty` an EPP of the same kind whose pool is empty, `door` a `host:port` for further
+    connections without TLS, `address` where it does TLS: None or empty where the cases about them are not asked.
+    `testing`: its two plugins for conformance tests are on.
     """
 
     channel: grpc.aio.Channel
@@ -110,6 +111,7 @@ class Epp:
     patience_s: float = 5.0
     health: grpc.aio.Channel | None = None
     empty: grpc.aio.Channel | None = None
+    door: str = ""
     address: tuple[str, int] | None = None
     testing: bool = False
 

@@ -16,12 +16,15 @@ COLOURS = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_ASKED: "y
 def table(results: Sequence[Result]) -> Table:
     """One row a case: verdict, name, the rule, and what was seen where it was not kept or not asked."""
     found = Table(title="Conformance to the endpoint picker protocol", box=box.SIMPLE, title_justify="left")
-    for column in ("", "case", "rule", "source"):
-        found.add_column(column, overflow="fold")
+    for column in ("", "case"):
+        found.add_column(column, no_wrap=True)
+    found.add_column("rule")
     for result in results:
-        rule = f"{result.rule}\n[{COLOURS[result.verdict]}]{_plain(result.seen)}[/]" if result.seen else result.rule
+        rule = f"{result.rule} [dim]{result.source}[/]"
+        if result.seen:
+            rule += f"\n[{COLOURS[result.verdict]}]{_plain(result.seen)}[/]"
         verdict = f"[{COLOURS[result.verdict]}]{result.verdict}[/]"
-        found.add_row(verdict, f"{result.pack}\n{result.name}", rule, result.source)
+        found.add_row(verdict, result.name, rule)
     return found
 
 

@@ -6,13 +6,24 @@ from collections.abc import Callable, Iterable
 
 import grpc
 
-from picker.conformance import answers, buffered, failures, health, requests, served, streaming, subset, tls
+from picker.conformance import (
+    answers,
+    buffered,
+    connections,
+    failures,
+    health,
+    requests,
+    served,
+    streaming,
+    subset,
+    tls,
+)
 from picker.conformance.case import Broken, Case, NotAsked, Result, S, Verdict
 from picker.conformance.epp import Epp
 
 WIRE: tuple[Case[Epp], ...] = tuple(
     case
-    for room in (requests, subset, failures, streaming, answers, served, buffered, health, tls)
+    for room in (requests, subset, failures, streaming, answers, served, buffered, health, connections, tls)
     for case in room.PACK.cases
 )
 """Every case over gRPC alone."""

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 
 from picker.conformance import heard
 from picker.conformance.case import Broken, NotAsked, Pack
+from picker.conformance.connections import ISTIO_NAME
 from picker.conformance.epp import Epp
 
 PACK: Pack[Epp] = Pack("tls")
 SOURCE = "GIE: TLS by default, self-signed"
 PIECE = 1 << 16
+CONNECT_S = 10.0
 
 
 def unverified() -> ssl.SSLContext:
@@ -33,7 +35,8 @@ async def plain_door(host: str, port: int) -> AsyncIterator[str]:
         assert task is not None  # a coroutine runs in a task
         writers = open_now[task] = [writer]
         try:
-            there, back = await asyncio.open_connection(host, port, ssl=context)
+            async with asyncio.timeout(CONNECT_S):
+                there, back = await asyncio.open_connection(host, port, ssl=context)
             writers.append(back)
             await asyncio.gather(_pump(reader, back), _pump(there, writer))
         except OSError:
@@ -64,6 +67,20 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
+async def _handshake(epp: Epp, server_name: str | None) -> tuple[str | None, str | None]:
+    """The protocol by ALPN and the version of TLS. Raises Broken when there is no handshake."""
+    host, port = _address(epp)
+    try:
+        async with asyncio.timeout(epp.patience_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=unverified(), server_hostname=server_name)
+    except (OSError, TimeoutError) as error:
+        raise Broken(f"no handshake: {str(error) or type(error).__name__}") from None
+    found = writer.get_extra_info("ssl_object")
+    settled = found.selected_alpn_protocol(), found.version()
+    writer.close()
+    return settled
+
+
 def _address(epp: Epp) -> tuple[str, int]:
     if epp.address is None:
         raise NotAsked("the EPP is asked without TLS")
@@ -73,19 +90,17 @@ def _address(epp: Epp) -> tuple[str, int]:
 @PACK.case(SOURCE)
 async def tls_speaks_http_2(epp: Epp) -> None:
     """The handshake succeeds without a client certificate and settles on h2: gateways speak nothing else to an EPP."""
-    host, port = _address(epp)
-    try:
-        async with asyncio.timeout(epp.patience_s):
-            _, writer = await asyncio.open_connection(host, port, ssl=unverified())
-    except (OSError, TimeoutError) as error:
-        raise Broken(f"no handshake: {str(error) or type(error).__name__}") from None
-    found = writer.get_extra_info("ssl_object")
-    protocol, version = found.selected_alpn_protocol(), found.version()
-    writer.close()
+    protocol, version = await _handshake(epp, None)
     if protocol != "h2":
         raise Broken(f"ALPN gives {protocol}")
     if version not in ("TLSv1.2", "TLSv1.3"):
         raise Broken(f"the handshake settles on {version}")
+
+
+@PACK.case("Istio: server name of the EPP's cluster")
+async def tls_takes_any_server_name(epp: Epp) -> None:
+    """A handshake for a server name that no certificate has, and that is no host name, succeeds."""
+    await _handshake(epp, ISTIO_NAME)
 
 
 @PACK.case(SOURCE)

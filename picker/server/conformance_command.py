@@ -79,11 +79,10 @@ async def _check(given: UnderTest | None, patience_s: float, envoy: bool) -> lis
         children = Children(folder / "logs")
         try:
             under_test = given or await start_picker(children, folder)
-            results = await over_the_wire(under_test, patience_s)
-            if envoy:
-                async with gateways(children, folder, under_test) as gateway:
-                    results += await run(THROUGH_ENVOY, gateway)
-            return results
+            if not envoy:
+                return await over_the_wire(under_test, patience_s)
+            async with gateways(children, folder, under_test) as gateway:
+                return [*await over_the_wire(under_test, patience_s), *await run(THROUGH_ENVOY, gateway)]
         finally:
             await children.stop()
 
@@ -92,13 +91,15 @@ async def over_the_wire(under_test: UnderTest, patience_s: float) -> list[Result
     """Every case over gRPC alone. Raises Broken where not even the endpoints can be learned."""
     first, empty = under_test.first, under_test.empty
     async with contextlib.AsyncExitStack() as parts:
+        door = await _door(parts, first)
         epp = Epp(
-            channel=await _channel(parts, first),
+            channel=await _channel(parts, door),
             endpoints=first.endpoints,
             model=under_test.model,
             patience_s=patience_s,
-            health=await parts.enter_async_context(grpc.aio.insecure_channel(under_test.health)),
-            empty=await _channel(parts, empty) if empty else None,
+            health=await _channel(parts, under_test.health),
+            empty=await _channel(parts, await _door(parts, empty)) if empty else None,
+            door=door,
             address=(first.host, first.port) if first.tls else None,
             testing=under_test.testing,
         )
@@ -107,11 +108,12 @@ async def over_the_wire(under_test: UnderTest, patience_s: float) -> list[Result
         return await run(WIRE, epp)
 
 
-async def _channel(parts: contextlib.AsyncExitStack, target: Target) -> grpc.aio.Channel:
-    """gRPC verifies certificates and gateways do not: with TLS, a local door goes between."""
-    address = target.address
-    if target.tls:
-        address = await parts.enter_async_context(plain_door(target.host, target.port))
+async def _door(parts: contextlib.AsyncExitStack, target: Target) -> str:
+    """Where to connect without TLS: gRPC verifies certificates and gateways do not, so with TLS a door goes between."""
+    return await parts.enter_async_context(plain_door(target.host, target.port)) if target.tls else target.address
+
+
+async def _channel(parts: contextlib.AsyncExitStack, address: str) -> grpc.aio.Channel:
     channel: grpc.aio.Channel = await parts.enter_async_context(grpc.aio.insecure_channel(address, options=LIMITS))
     return channel
 

@@ -77,14 +77,16 @@ async def serving(small: SmallEpp, credentials: grpc.ServerCredentials | None = 
 
 
 @contextlib.asynccontextmanager
-async def listening(small: SmallEpp) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to it."""
-    async with serving(small) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=LIMITS) as channel:
-        yield channel
+async def listening(small: SmallEpp) -> AsyncIterator[tuple[str, grpc.aio.Channel]]:
+    """Its address and a channel to it."""
+    async with serving(small) as port:
+        address = f"127.0.0.1:{port}"
+        async with grpc.aio.insecure_channel(address, options=LIMITS) as channel:
+            yield address, channel
 
 
 @contextlib.asynccontextmanager
 async def served(small: SmallEpp, patience_s: float = 5.0) -> AsyncIterator[Epp]:
     """The EPP as the pack gets to see it, with a twin whose pool is empty."""
-    async with listening(small) as channel, listening(replace(small, pool=())) as empty:
-        yield Epp(channel, POOL, patience_s=patience_s, health=channel, empty=empty, testing=True)
+    async with listening(small) as (door, channel), listening(replace(small, pool=())) as (_, empty):
+        yield Epp(channel, POOL, patience_s=patience_s, health=channel, empty=empty, door=door, testing=True)

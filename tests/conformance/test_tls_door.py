@@ -42,7 +42,11 @@ async def test_an_epp_with_a_certificate_of_its_own_making_is_asked_over_tls() -
 
 async def test_an_epp_without_tls_fails_both_cases() -> None:
     async with serving(SmallEpp()) as port, through_the_door(port) as epp:
-        assert [each.partition(":")[0] for each in await seen(epp)] == ["tls-speaks-http-2", "tls-carries-requests"]
+        assert [each.partition(":")[0] for each in await seen(epp)] == [
+            "tls-speaks-http-2",
+            "tls-takes-any-server-name",
+            "tls-carries-requests",
+        ]
 
 
 async def test_a_server_that_does_not_offer_h2_fails(tmp_path: Path) -> None:
