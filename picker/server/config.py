@@ -4,8 +4,8 @@ Pure: text in, `PickerConfig` out, or `ConfigError` with every problem as `file:
 
 - `NAME-policy` is the policy NAME of docs/policies.md, with its parameters. A profile names one of them, or
 - filters, scorers with weights and a picker of llm-d-router: the policy `composed`.
-- `maxNumOfEndpoints` of a picker is the length of the list of destinations, 1 as in llm-d-router where the picker is
-  there and does not say.
+- `maxNumOfEndpoints` of a picker is the length of the list of destinations; 1 as in llm-d-router where its plugins are
+  used and do not say.
 - `picker-settings` carries, as parameters, what only picker has (`Settings`).
 
 Where nothing is said the policy is `multiplicative`.

@@ -1,6 +1,6 @@
 """The scheduling profile: which policy it makes, of which plugins."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from picker.server.config_schema import POLICIES, Picker, ProfileSpec, Reference
 from picker.server.marked_yaml import Marked
 
 SESSIONS = ("session-affinity-filter", "session-affinity-scorer")
-DECIDING = POLICIES.keys() | FILTERS.keys() | SCORERS.keys() | PICKERS.keys()
+LLMD = FILTERS.keys() | SCORERS.keys() | PICKERS.keys()
+DECIDING = LLMD | POLICIES.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Profile:
     used: list[Declared]
     weights: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, kinds: Mapping[str, object]) -> list[Declared]:
+    def of(self, kinds: Container[str]) -> list[Declared]:
         """Those of these types."""
         return [plugin for plugin in self.used if plugin.type in kinds]
 
@@ -105,15 +106,18 @@ def gives_tokens(params: Mapping[str, Any]) -> bool:
 
 
 def settings(notes: Notes, plugins: Mapping[str, Declared], chosen: Profile) -> Settings:
-    """The parameters of picker-settings; `maxNumOfEndpoints` of a picker is the length of the list of destinations."""
+    """The parameters of picker-settings; `maxNumOfEndpoints` of a picker is the length of the list of destinations.
+
+    A profile of llm-d-router that does not say means one: its proxy may understand no list.
+    """
     found, said = Settings(), False
     for plugin in plugins.values():
         if isinstance(plugin.params, Settings):
             found, said = plugin.params, "destinations" in plugin.given
-    for plugin in chosen.used:
-        if isinstance(plugin.params, Picker):
-            if said and "maxNumOfEndpoints" in plugin.given:
+    if said or not chosen.of(LLMD):
+        for plugin in chosen.of(PICKERS):
+            if "maxNumOfEndpoints" in plugin.given:
                 notes.wrong(plugin.at, "maxNumOfEndpoints and destinations of picker-settings say the same: keep one")
-            elif not said:
-                found = msgspec.structs.replace(found, destinations=plugin.params.max_num_of_endpoints)
-    return found
+        return found
+    lengths = [plugin.params.max_num_of_endpoints for plugin in chosen.used if isinstance(plugin.params, Picker)]
+    return msgspec.structs.replace(found, destinations=lengths[0] if lengths else 1)

@@ -22,6 +22,7 @@ from picker.routing.decisions import Decision
 from picker.routing.outcome import Outcome
 from picker.routing.router import NoEndpoint
 from picker.server.service import Service
+from picker.telemetry.metrics import models
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +116,7 @@ class Conversation:
             self._fail(error, request.model)
             return
         service.metrics.pick_seconds.observe(service.clock() - began)
-        service.metrics.request_bytes.observe(self._body_bytes, request.model, request.model)
+        service.metrics.request_bytes.observe(self._body_bytes, *models(request))
         self._decision = decision
         if not self._exchange.answer(Answer(decision.addresses, flight=str(decision.flight), body=request.body)):
             service.finish(decision.flight, Outcome())

@@ -31,6 +31,7 @@ from picker.server.options import ServeOptions
 from picker.server.service import Service
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
+from picker.telemetry.older_names import OlderNames
 from picker.telemetry.sources import SourceMetrics
 
 log = structlog.get_logger(__name__)
@@ -105,12 +106,13 @@ class ServedPool:
 
     def sources(self) -> list[Source]:
         """Its metrics."""
-        return [
+        sources: list[Source] = [
             self.metrics,
             PoolMetrics(self.router, self.name),
             SourceMetrics(self.router, self._scraper, self._feed, self.index, self.picks),
             *([self.learning.metrics] if self.learning else []),
         ]
+        return [OlderNames(source) for source in sources] if self._config.settings.older_metric_names else sources
 
     def warm(self) -> None:
         """Compile what the first request would wait for, and remember what an earlier process learned."""

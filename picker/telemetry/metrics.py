@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from picker.engines import ledger as own
 from picker.engines import table as scraped
 from picker.engines.rows import Column
+from picker.requests.request import Request
 from picker.routing.decisions import Decision
 from picker.routing.router import Router
 from picker.telemetry.tally import BYTES, FAST_SECONDS, SECONDS, SIGNED_TOKENS, TOKENS, Count, Spread
@@ -66,28 +67,28 @@ class RequestMetrics:
 
     def picked(self, decision: Decision) -> None:
         request = decision.request
-        self.requests.add(request.model, request.model)
+        self.requests.add(*models(request))
         self.attempts.add("success", request.model, decision.endpoints[decision.chosen].address)
 
     def ended(self, decision: Decision) -> None:
         request, outcome = decision.request, decision.outcome
-        model = request.model
+        asked, target = models(request)
         if outcome.status >= 400:
-            self.errors.add(model, str(outcome.status))
+            self.errors.add(asked, str(outcome.status))
         if outcome.duration_s is not None:
-            self.duration.observe(outcome.duration_s, model, model)
+            self.duration.observe(outcome.duration_s, asked, target)
             if outcome.completion_tokens:
-                self.ntpot.observe(outcome.duration_s / outcome.completion_tokens, model, model)
+                self.ntpot.observe(outcome.duration_s / outcome.completion_tokens, asked, target)
         if outcome.ttft_s is not None:
-            self.ttft.observe(outcome.ttft_s, model, model, "true" if outcome.streamed else "false")
+            self.ttft.observe(outcome.ttft_s, asked, target, "true" if outcome.streamed else "false")
         if (tpot := outcome.tpot_s) is not None:
-            self.tpot.observe(tpot, model, model)
+            self.tpot.observe(tpot, asked, target)
         if outcome.prompt_tokens is not None:
-            self.input_tokens.observe(outcome.prompt_tokens, model, model)
+            self.input_tokens.observe(outcome.prompt_tokens, asked, target)
         if outcome.completion_tokens is not None:
-            self.output_tokens.observe(outcome.completion_tokens, model, model)
+            self.output_tokens.observe(outcome.completion_tokens, asked, target)
         if outcome.cached_tokens is not None:
-            self.cached_tokens.observe(outcome.cached_tokens, model, model)
+            self.cached_tokens.observe(outcome.cached_tokens, asked, target)
         if decision.fell_back:
             self.fallbacks.add()
         elif outcome.cached_tokens is not None:
@@ -106,6 +107,11 @@ class RequestMetrics:
             if isinstance(family, Count | Spread):
                 yield from family.collect()
         yield gauge("llm_d_epp_extproc_streams_inflight", "Open ext_proc streams.", self.streams_inflight)
+
+
+def models(request: Request) -> tuple[str, str]:
+    """The model that the client asked for, and the one that the engine is asked for: another one after a rewrite."""
+    return request.client_model or request.model, request.model
 
 
 class PoolMetrics:

@@ -1,8 +1,10 @@
 """The configuration file: what is read, and what every mistake answers."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -231,9 +233,19 @@ def test_precise_matching_without_a_tokenizer_is_pointed_out() -> None:
     assert point not in read(f"plugins: [{producer}, {models}]").warnings
 
 
-def test_a_silent_max_score_picker_means_one_destination_as_in_llmd() -> None:
-    assert read("plugins: [{type: max-score-picker}]").settings.destinations == 1
-    assert read("plugins: []").settings.destinations == 3
+@pytest.mark.parametrize(
+    ("plugins", "destinations"),
+    [
+        ("{type: max-score-picker}", 1),
+        ("{type: queue-scorer}", 1),
+        ("{type: queue-scorer}, {type: picker-settings, parameters: {destinations: 4}}", 4),
+        ("{type: jsq-policy}, {type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}", 2),
+        ("{type: jsq-policy}", 3),
+        ("", 3),
+    ],
+)
+def test_plugins_of_llmd_that_do_not_say_mean_one_destination(plugins: str, destinations: int) -> None:
+    assert read(f"plugins: [{plugins}]").settings.destinations == destinations
 
 
 def test_the_settings_are_parameters_of_picker_settings() -> None:
@@ -520,6 +532,23 @@ def test_more_plugins_than_anyone_needs_are_refused() -> None:
     assert wrong("plugins:\n" + "- {type: jsq-policy}\n" * 65) == [
         'f:3:1: field "plugins": expected `array` of length <= 64'
     ]
+
+
+# The page
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "config.md").read_text()
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_the_files_on_the_page_are_read_without_a_warning(text: str) -> None:
+    assert read_config(text).warnings == ()
+
+
+def test_every_setting_is_on_the_page() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
+
+    assert named == {field.encode_name for field in msgspec.structs.fields(Settings)}
 
 
 # The file

@@ -87,7 +87,7 @@ def test_the_default_weighs_a_held_prefix_above_a_busy_cache_and_below_queue_and
 
 
 def test_one_destination_is_what_llmd_sends_and_more_are_asked_for_by_the_picker() -> None:
-    assert len(Pool("precise-prefix").decide().addresses) == 1
+    assert len(Pool("llm-d-default").decide().addresses) == 1
     assert len(Pool("random-baseline").decide().addresses) == 2
 
 

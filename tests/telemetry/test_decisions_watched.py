@@ -54,6 +54,13 @@ def test_an_answers_facts_are_counted_under_its_model() -> None:
     assert values(metrics.errors, "_total") == {}
 
 
+def test_a_rewritten_request_is_counted_by_what_was_asked_for_and_by_what_the_engine_got() -> None:
+    metrics = RequestMetrics()
+    router = make_router(metrics)
+    router.pick(Request(model="base-v2", client_model="base"), None, 0.0)
+    assert values(metrics.requests, "_total") == {("base", "base-v2"): 1}
+
+
 def test_what_an_answer_does_not_tell_is_not_counted() -> None:
     metrics = RequestMetrics()
     serve(make_router(metrics))
