@@ -12,10 +12,11 @@ MAY_IMPORT = {
     "pool": set(),
     "engines": {"pool", "requests"},
     "learning": {"engines", "requests"},
-    "policies": {"engines", "requests", "learning"},
+    "policies": {"engines", "requests", "learning", "stages"},
+    "stages": set(),
     "routing": {"pool", "engines", "policies", "requests"},
     "telemetry": {"routing", "engines", "learning", "requests", "pool"},
-    "simulator": {"requests", "pool", "engines", "learning", "policies", "routing"},
+    "simulator": {"requests", "pool", "engines", "learning", "stages", "policies", "routing"},
     "conformance": {"exchange", "proto"},
     "proto": set(),
 }
