@@ -1,7 +1,4 @@
-"""The flags of llm-d-router v0.10 and of lwepp, and what becomes of each here: the same, ignored, or refused by name.
-
-python -m picker.server.flags       # the section "Flags" of docs/migrate.md
-"""
+"""The flags of llm-d-router v0.10 and of lwepp, and what becomes of each here: the same, ignored, or refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,7 +126,3 @@ def section() -> str:
         quiet = f" (not for `{flag.unless[0]}`)" if flag.unless else ""
         rows.append(f"| `--{flag.name}` | {flag.of} | {flag.fate}{quiet} | {flag.why} |")
     return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    print(section(), end="")
