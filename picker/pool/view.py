@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -43,7 +44,7 @@ class Endpoint:
         return next((self.labels[label] for label in HARDWARE_LABELS if label in self.labels), "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolView:
     """All ready endpoints at one moment.
 
@@ -55,7 +56,14 @@ class PoolView:
     slots: Slots = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     version: int = 0
     by_address: Mapping[str, int] = field(default_factory=dict)
-    by_ip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def by_ip(self) -> Mapping[str, list[int]]:
+        """Positions of each IP. Made when first asked for: most pools are never asked."""
+        positions: dict[str, list[int]] = {}
+        for position, endpoint in enumerate(self.endpoints):
+            positions.setdefault(endpoint.ip, []).append(position)
+        return positions
 
     def subset(self, wanted: Iterable[str]) -> NDArray[np.intp]:
         """Positions (into `endpoints`) named by `ip:port` or by bare `ip`, in view order; may be empty."""
@@ -100,11 +108,11 @@ class Pool:
         wanted: dict[str, Endpoint] = {}
         for endpoint in endpoints:
             wanted.setdefault(endpoint.address, endpoint)
-        old = {e.address: e for e in self.view.endpoints}
         removed = tuple(
-            (self._slots[address], endpoint)
-            for address, endpoint in old.items()
-            if (new := wanted.get(address)) is None or (new.name, new.uid) != (endpoint.name, endpoint.uid)
+            (self._slots[endpoint.address], endpoint)
+            for endpoint in self.view.endpoints
+            if (new := wanted.get(endpoint.address)) is not endpoint
+            and (new is None or (new.name, new.uid) != (endpoint.name, endpoint.uid))
         )
         # Freed slots join the pool only after this change, so that no new endpoint takes a row not yet cleared.
         for _, endpoint in removed:
@@ -115,7 +123,12 @@ class Pool:
                 self._slots[address] = self._take()
                 added.append((self._slots[address], endpoint))
         self._free.extend(slot for slot, _ in removed)
-        self.view = _view(tuple(wanted.values()), self._slots, self.view.version + 1)
+        self.view = PoolView(
+            endpoints=tuple(wanted.values()),
+            slots=np.fromiter(map(self._slots.__getitem__, wanted), dtype=np.intp, count=len(wanted)),
+            version=self.view.version + 1,
+            by_address=dict(zip(wanted, range(len(wanted)), strict=True)),
+        )
         return PoolChange(self.view, tuple(added), removed)
 
     def _take(self) -> int:
@@ -123,16 +136,3 @@ class Pool:
             return self._free.pop()
         self._next += 1
         return self._next - 1
-
-
-def _view(endpoints: tuple[Endpoint, ...], slots: Mapping[str, int], version: int) -> PoolView:
-    by_ip: dict[str, list[int]] = {}
-    for position, endpoint in enumerate(endpoints):
-        by_ip.setdefault(endpoint.ip, []).append(position)
-    return PoolView(
-        endpoints=endpoints,
-        slots=np.array([slots[e.address] for e in endpoints], dtype=np.intp),
-        version=version,
-        by_address={e.address: position for position, e in enumerate(endpoints)},
-        by_ip={ip: tuple(positions) for ip, positions in by_ip.items()},
-    )

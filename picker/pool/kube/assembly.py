@@ -68,15 +68,8 @@ class Assembly:
         self.changed = False
         if self._spec is None:
             return Directory(pool_exists=False)
-        endpoints: dict[str, tuple[str, Endpoint]] = {}
-        for name, of_pod in self._endpoints.items():
-            created = self._pods[name].created if of_pod else ""
-            for endpoint in of_pod:
-                other = endpoints.get(endpoint.address)
-                if other is None or other[0] < created:
-                    endpoints[endpoint.address] = created, endpoint
         return Directory(
-            endpoints=tuple(endpoint for _, endpoint in endpoints.values())[:MAX_ENDPOINTS],
+            endpoints=tuple(self._by_address().values())[:MAX_ENDPOINTS],
             objectives={
                 name: objective.priority
                 for (_, name), objective in sorted(self._objectives.items(), key=lambda item: item[0])
@@ -108,6 +101,13 @@ class Assembly:
                 kv_events=_zmq(pod.ip, pod.kv_events_port or scope.kv_events_port, rank),
                 kv_replay=_zmq(pod.ip, pod.kv_replay_port or scope.kv_replay_port, rank),
             )
+
+    def _by_address(self) -> dict[str, Endpoint]:
+        endpoints = {endpoint.address: endpoint for of_pod in self._endpoints.values() for endpoint in of_pod}
+        if len(endpoints) == sum(map(len, self._endpoints.values())):
+            return endpoints
+        by_age = sorted(self._endpoints.items(), key=lambda item: self._pods[item[0]].created)
+        return {endpoint.address: endpoint for _, of_pod in by_age for endpoint in of_pod}
 
     def _is_ours(self, pool: tuple[str, str]) -> bool:
         return pool == (self._scope.group, self._scope.pool)

@@ -112,7 +112,6 @@ class Mirror(Generic[T]):
                 async for chunk in answer.content.iter_any():
                     if not self._heard(lines.feed(chunk)):
                         return
-                    await asyncio.sleep(0)
             except Exception as error:
                 broken = _failure(error)
                 self.count.failures += 1
