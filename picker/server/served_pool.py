@@ -19,6 +19,7 @@ from picker.engines.table import EngineTable
 from picker.engines.tick import TickSettings
 from picker.policies.learned import Learned
 from picker.policies.registry import REGISTRY
+from picker.pool.default_engine import with_engine
 from picker.pool.directory import Directory
 from picker.pool.view import Endpoint
 from picker.requests.reader import Reader, ReaderSettings
@@ -90,7 +91,8 @@ class ServedPool:
                 steering=settings.steering_fields,
                 tokenizers={model: Path(folder) for model, folder in settings.models.items()},
                 adapters=settings.adapters,
-            )
+            ),
+            draw=rng.random,
         )
         self.service = Service(
             self.reader,
@@ -136,8 +138,10 @@ class ServedPool:
 
     def follow(self, directory: Directory) -> None:
         """The pool is what its keeper says from now on."""
-        if directory.endpoints != self.router.pool.view.endpoints:
-            self.serve_endpoints(directory.endpoints)
+        self.reader.follow(directory.objectives, directory.rewrites)
+        endpoints = with_engine(directory.endpoints, self._config.engine)
+        if endpoints != self.router.pool.view.endpoints:
+            self.serve_endpoints(endpoints)
 
     def background(self) -> list[Coroutine[object, object, None]]:
         """What runs beside the picks, until cancelled: upkeep, learning."""
