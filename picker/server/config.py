@@ -25,10 +25,11 @@ from picker.policies.composed.sessions import token_header
 from picker.policies.policy import Policy
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.policies.strict import did_you_mean, quoted
+from picker.pool.view import EngineKind
 from picker.server import config_profile, config_sections
 from picker.server.config_notes import ConfigError, Notes, items, unsupported
 from picker.server.config_plugins import Declared, declared
-from picker.server.config_schema import API_VERSION, KIND, OLD_API_VERSION, TESTING, Document, Settings
+from picker.server.config_schema import API_VERSION, KIND, OLD_API_VERSION, TESTING, CoreMetrics, Document, Settings
 from picker.server.llmd_plugins import IGNORED_GATES, UNSUPPORTED_GATES
 from picker.server.marked_yaml import MAX_BYTES, Marked, YamlError, read_yaml
 
@@ -43,7 +44,7 @@ class PickerConfig:
     """A usable configuration. `params` holds outside names and has been checked; `warnings` are for the log.
 
     `detector` and `detector_params` say when the pool is full. `testing`: the plugins for conformance suites that are
-    on."""
+    on. `engine`: of endpoints whose labels do not say."""
 
     policy: str = DEFAULT_POLICY
     params: Mapping[str, object] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class PickerConfig:
     testing: frozenset[str] = frozenset()
     detector: str = DEFAULT_DETECTOR
     detector_params: Mapping[str, object] = field(default_factory=dict)
+    engine: EngineKind = "vllm"
 
     def make_policy(self, rng: np.random.Generator) -> Policy:
         """A fresh policy with its own state."""
@@ -117,6 +119,10 @@ def read_config(raw: bytes | str, file: str = "config") -> PickerConfig:
         testing,
         DEFAULT_DETECTOR if detector is None else detector.type,
         {} if detector is None else detector.given,
+        next(
+            (plugin.params.default_engine for plugin in plugins.values() if isinstance(plugin.params, CoreMetrics)),
+            "vllm",
+        ),
     )
 
 

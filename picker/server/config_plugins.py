@@ -19,7 +19,7 @@ from picker.server.llmd_plugins import (
 )
 from picker.server.marked_yaml import Marked
 
-ONCE = ("picker-settings", "single-profile-handler")
+ONCE = ("picker-settings", "single-profile-handler", "core-metrics-extractor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from picker.policies.composed.pickers import PICKERS
 from picker.policies.composed.plugins import FILTERS, SCORERS
 from picker.policies.registry import REGISTRY
 from picker.policies.strict import NoParams
+from picker.pool.view import EngineKind
 
 API_VERSION = "llm-d.ai/v1alpha1"
 OLD_API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
@@ -98,6 +99,12 @@ class Picker(msgspec.Struct, frozen=True, rename="camel"):
     max_num_of_endpoints: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
 
 
+class CoreMetrics(msgspec.Struct, frozen=True, rename="camel"):
+    default_engine: EngineKind = "vllm"
+    engine_label_key: Literal["llm-d.ai/engine-type"] = "llm-d.ai/engine-type"
+    engine_configs: Annotated[list[Any], msgspec.Meta(max_length=0)] = []
+
+
 TESTING = ("header-based-testing-filter", "destination-endpoint-served-verifier")
 """For conformance suites of gateways: a request header steers the pick, an answer's header says who served."""
 POLICIES = {f"{name}-policy": name for name in REGISTRY if name != "composed"}
@@ -108,6 +115,7 @@ PARAMETERS: dict[str, type[msgspec.Struct]] = {
     **{kind: plugin.params for kind, plugin in SCORERS.items()},
     **dict.fromkeys(PICKERS, Picker),
     "single-profile-handler": NoParams,
+    "core-metrics-extractor": CoreMetrics,
     "picker-settings": Settings,
     **dict.fromkeys(TESTING, NoParams),
 }

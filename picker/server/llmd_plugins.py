@@ -18,7 +18,7 @@ NEEDLESS_PLUGINS = _table(
             "openai-parser anthropic-parser vllmhttp-parser sglanghttp-parser passthrough-parser"
         ),
         "engines are scraped without configuration": (
-            "metrics-data-source core-metrics-extractor models-data-source models-data-extractor "
+            "metrics-data-source models-data-source models-data-extractor "
             "endpoint-notification-source k8s-notification-source"
         ),
         "what scorers need is known without configuration": (
@@ -33,11 +33,6 @@ ONLY_VALUES: dict[str, dict[str, tuple[object, str]]] = {
     "metrics-data-source": {
         "scheme": ("http", "engines are scraped over plain HTTP"),
         "path": ("/metrics", "engines are scraped at /metrics"),
-    },
-    "core-metrics-extractor": {
-        "defaultEngine": ("vllm", "label the pods of other engines with llm-d.ai/engine-type"),
-        "engineLabelKey": ("llm-d.ai/engine-type", "engines are told apart by that label"),
-        "engineConfigs": ([], "names of metrics cannot be set"),
     },
     "inflight-load-producer": {
         "addEstimatedOutputTokens": (False, "output tokens are not guessed"),

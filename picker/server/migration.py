@@ -60,6 +60,7 @@ def _plugin_rows() -> Iterator[str]:
     yield f"| {_code(FILTERS)} | the same ([filters](policies.md#composed)) |"
     yield f"| {_code(SCORERS)} | the same ([scorers](policies.md#composed)) |"
     yield f"| {_code(PICKERS)}, `single-profile-handler` | the same |"
+    yield "| `core-metrics-extractor` | `defaultEngine` is the same; names of metrics and of the label cannot be set |"
     yield f"| {_code(TESTING)} | the same, for conformance tests |"
     for older, newer in (RENAMED | DEPRECATED).items():
         yield f"| `{older}` | works, with a warning: say `{newer}` |"

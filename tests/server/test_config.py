@@ -188,12 +188,16 @@ requestHandler:
     assert config.policy == "multiplicative"
     assert config.warnings == (
         "f:4:10: metrics-data-source has no meaning here: engines are scraped without configuration",
-        "f:5:10: core-metrics-extractor has no meaning here: engines are scraped without configuration",
         "f:6:10: openai-parser has no meaning here: every API is recognised by its path",
         "f:7:1: dataLayer has no meaning here: engines are watched without configuration",
         "f:9:1: requestHandler has no meaning here: every API is recognised by its path, "
         "and bodies on other paths are not read",
     )
+
+
+def test_engines_that_no_label_names_are_those_of_the_metrics_extractor() -> None:
+    assert read("").engine == "vllm"
+    assert read("plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: sglang}}]").engine == "sglang"
 
 
 @pytest.mark.parametrize("kind", NEEDLESS_PLUGINS)
