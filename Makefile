@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking chart-test bench bench-short bench-peers results results-learned proto docs clean
+.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,6 +44,10 @@ e2e-ranking: .venv/.done ## Does the simulator rank policies as real Envoy does?
 
 chart-test: .venv/.done ## The chart and the custom resources, by real helm and kubectl, against an API server (fetches both)
 	$(BIN)/pytest e2e/charts
+
+manifests: .venv/.done ## manifests/picker.yaml, rendered from the chart
+	bash e2e/tools/install.sh
+	$(BIN)/python e2e/charts/plain_manifest.py > manifests/picker.yaml
 
 bench: .venv/.done bench-peers ## CPU per request, per chunk, per pick, beside peers; writes bench/results.json
 	$(BIN)/python -m bench.run --json bench/results.json
