@@ -1,6 +1,7 @@
 """A pool kept by Kubernetes, as a stream of directories."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -29,6 +30,8 @@ LONGEST_S = 1.0
 SHARE = 0.02
 """Changes that come together are published together: no sooner after the last time than 0.1 s, and later where a
 publication costs so much that it would take more than this share of a core; 1 s at most."""
+PROBE_S = 10.0
+"""A server that has said nothing for so long is asked for its version: where nothing changes a watch says nothing."""
 
 
 class KubernetesSource:
@@ -52,7 +55,7 @@ class KubernetesSource:
         self._scope, self._on_change = scope, on_change
         self._cluster, self._clock, self._draw = cluster, clock, draw
         self._assembly = Assembly(scope)
-        self._started_at = clock()
+        self._answered_at = clock()
         self._mirrors: list[Mirror[Any]] = []
         self._pods: Mirror[Pod] | None = None
         self._selected: Mapping[str, str] | None = None
@@ -61,8 +64,8 @@ class KubernetesSource:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the API server last said anything. It may have nothing to say for minutes."""
-        return self._clock() - max((mirror.answered_at for mirror in self._mirrors), default=self._started_at)
+        """Seconds since the API server last said anything; some more than PROBE_S means that it is away."""
+        return self._clock() - max([self._answered_at, *(mirror.answered_at for mirror in self._mirrors)])
 
     @property
     def counts(self) -> Mapping[str, WatchCount]:
@@ -95,6 +98,7 @@ class KubernetesSource:
         self._pods = self._mirror(cluster, PODS, read_pod, assembly.pod)
         yield self._follow_pods(self._pods)
         yield self._publish()
+        yield self._probe(cluster)
 
     def _mirror(
         self, cluster: Cluster, resource: Resource, read: Callable[[bytes], T], take: Callable[[Change[T]], None]
@@ -152,3 +156,13 @@ class KubernetesSource:
             except Exception as error:
                 log.error("a change of the pool could not be applied", exc_info=error)
             await asyncio.sleep(min(LONGEST_S, max(COALESCE_S, (self._clock() - began) / SHARE)))
+
+    async def _probe(self, cluster: Cluster) -> None:
+        while True:
+            await asyncio.sleep(PROBE_S)
+            if self.silent_s < PROBE_S:
+                continue
+            with contextlib.suppress(Exception):
+                # Whatever it answers, it is there. That it does not, the mirrors say.
+                async with cluster.request("GET", "/version", timeout_s=PROBE_S):
+                    self._answered_at = self._clock()

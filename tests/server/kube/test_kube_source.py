@@ -9,6 +9,7 @@ from watched_pool import install_crds, objective, pod, pool, rewrite, until, wat
 from picker.pool.kube import reflector
 from picker.pool.kube.access import OLD_GROUP, Rule, rules
 from picker.pool.kube.scope import KubeScope
+from picker.server.kubernetes import source
 from picker.server.kubernetes.cluster import NoCluster
 from picker.server.kubernetes.source import KubernetesSource
 from tests.kube_fake import ApiError, fake_api_server
@@ -106,6 +107,19 @@ async def test_while_the_api_server_is_away_the_pool_is_served_from_memory_and_n
         await watched.until("b", "c")
         assert watched.source.silent_s < silent_s
         assert watched.source.counts["pods"].lists == 1
+
+
+async def test_a_server_with_nothing_to_say_is_not_silent_and_one_that_is_away_is(fake, monkeypatch):
+    monkeypatch.setattr(source, "PROBE_S", 0.01)
+    now = [1000.0]
+    async with watching(clock=lambda: now[0]) as watched:
+        await watched.until("a", "b")
+        now[0] += 600
+        await until(lambda: watched.source.silent_s == 0)
+        await fake.down()
+        now[0] += 600
+        await until(lambda: watched.failures >= 2)
+        assert watched.source.silent_s == 600
 
 
 async def test_what_the_server_has_forgotten_meanwhile_is_listed_anew(fake):
@@ -253,6 +267,13 @@ async def test_a_reader_that_fails_does_not_end_the_watch(fake):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len(seen[1].endpoints) == 3
+
+
+def test_before_it_runs_it_knows_nothing_and_has_heard_nothing():
+    now = [5.0]
+    idle = KubernetesSource(KubeScope("ns", pool="p"), print, clock=lambda: now[0])
+    now[0] = 8.0
+    assert (idle.synced, idle.silent_s, dict(idle.counts)) == (False, 3.0, {})
 
 
 async def test_two_pools_of_one_process_are_watched_apart(fake):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import yaml
@@ -18,9 +19,9 @@ SCOPE = KubeScope("ns", pool="p")
 class Watched:
     """A source at work; `seen` are the directories that it published."""
 
-    def __init__(self, scope: KubeScope) -> None:
+    def __init__(self, scope: KubeScope, clock) -> None:
         self.seen: list[Directory] = []
-        self.source = KubernetesSource(scope, self.seen.append, draw=lambda: 0.99)
+        self.source = KubernetesSource(scope, self.seen.append, draw=lambda: 0.99, clock=clock)
 
     @property
     def last(self) -> Directory:
@@ -41,8 +42,8 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
-async def watching(scope: KubeScope = SCOPE):
-    watched = Watched(scope)
+async def watching(scope: KubeScope = SCOPE, clock=time.monotonic):
+    watched = Watched(scope, clock)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(watched.source.run())
         yield watched
