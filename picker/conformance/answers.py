@@ -17,7 +17,7 @@ async def _comes_back(
 ) -> None:
     """An answer of these pieces comes back byte by byte, its headers answered first."""
     last = messages.response_trailers() if trailers else messages.response_body(b"", end=True)
-    async with epp.asked() as stream:
+    async with epp.answering() as stream:
         asked = len(stream.replies)
         await stream.say(messages.response_headers(headers), *map(messages.response_body, pieces), last)
         await stream.until(lambda replies: _over(replies[asked:], trailers))
@@ -58,7 +58,7 @@ async def event_stream_is_cut_at_every_byte(epp: Epp) -> None:
 @PACK.case("GIE: answers that stream are echoed chunk by chunk")
 async def events_come_back_at_once(epp: Epp) -> None:
     """Each chunk of an event stream comes back before the next one is there."""
-    async with epp.asked() as stream:
+    async with epp.answering() as stream:
         await stream.say(messages.response_headers(messages.EVENTS))
         await _hear(stream, "response_headers")
         for number in range(5):
@@ -86,7 +86,7 @@ async def trailers_of_an_answer_are_replied_to(epp: Epp) -> None:
 @PACK.case(DUPLEX)
 async def answer_without_a_body_is_replied_to(epp: Epp) -> None:
     """Headers that end the answer get their reply, and the stream ends with OK."""
-    async with epp.asked() as stream:
+    async with epp.answering() as stream:
         await stream.say(messages.response_headers({":status": "204"}, end=True))
         await _hear(stream, "response_headers")
         await stream.ended()

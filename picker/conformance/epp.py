@@ -16,7 +16,13 @@ from picker.proto.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 
 T = TypeVar("T")
 EXT_PROC = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+WRITE_FAILED = "Internal error from Core"
+"""What grpcio says, in place of the status that came, of a stream that ended while a message was being written."""
 LIMITS = (("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20))
+
+
+class Ended(Broken):
+    """The stream ended with OK where a reply was due."""
 
 
 class Stream:
@@ -32,6 +38,8 @@ class Stream:
     async def say(self, *said: ProcessingRequest) -> None:
         """Send; an EPP that has ended the stream is not spoken to any more. Raises Broken when it takes nothing."""
         for message in said:
+            if self._reading.done():
+                return
             try:
                 await asyncio.wait_for(self._call.write(message.SerializeToString()), self._patience_s)
             except TimeoutError:
@@ -48,7 +56,7 @@ class Stream:
         if isinstance(come, Broken):
             raise come
         if come is None:
-            raise Broken(f"the stream ended after {heard.kinds(self.replies)}")
+            raise Ended(f"the stream ended after {heard.kinds(self.replies)}")
         self.replies.append(come)
         return come
 
@@ -84,9 +92,10 @@ class Stream:
             while (data := await self._call.read()) is not grpc.aio.EOF:
                 self._come.put_nowait(ProcessingResponse.FromString(data))
             status, details = await self._call.code(), await self._call.details()
-            failed = None if status is grpc.StatusCode.OK else Broken(_error(status, details))
+            fine = status is grpc.StatusCode.OK or details == WRITE_FAILED
+            failed = None if fine else Broken(_error(status, details))
         except grpc.aio.AioRpcError as error:
-            failed = Broken(_error(error.code(), error.details()))
+            failed = None if error.details() == WRITE_FAILED else Broken(_error(error.code(), error.details()))
         except DecodeError:
             failed = Broken("a reply that is no ProcessingResponse")
         self._come.put_nowait(failed)
@@ -144,6 +153,19 @@ class Epp:
             part = "request_trailers" if trailers else "request_body"
             await stream.until(lambda replies: settled(replies, part))
             yield stream
+
+    @contextlib.asynccontextmanager
+    async def answering(self) -> AsyncIterator[Stream]:
+        """A stream whose answer is about to begin. NotAsked of an EPP that leaves answers to the gateway: it ends the
+        stream with OK in place of its first reply to one."""
+        async with self.asked() as stream:
+            asked = len(stream.replies)
+            try:
+                yield stream
+            except Ended:
+                if len(stream.replies) == asked:
+                    raise NotAsked("the EPP ends the stream with the pick and sees no answer") from None
+                raise
 
     async def ask(self, pieces: Iterable[bytes] | None = None, **asked: Any) -> Replies:
         """What the EPP says to a request with a body."""

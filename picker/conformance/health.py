@@ -34,7 +34,7 @@ def _serving(name: str) -> Check[Epp]:
 for _name, _who in NAMES.items():
     PACK.add(
         f"health-{_name.rpartition('.')[2].lower() or 'unnamed'}",
-        f"A ready EPP says SERVING to {_name or 'no name'!r}: {_who}.",
+        f"A ready EPP says SERVING to {_name or 'the empty name'}: {_who}.",
         "GIE: health checks",
         _serving(_name),
     )

@@ -72,7 +72,7 @@ async def _steered(epp: Epp, value: str, allowed: set[str]) -> None:
 
 async def _answers(epp: Epp, served: str | None) -> list[str]:
     """An answer goes through; the values of the served header on it."""
-    async with epp.asked() as stream:
+    async with epp.answering() as stream:
         await stream.say(messages.response_headers(served=served))
         reply = await stream.hear()
         if heard.kind(reply) != "response_headers":

@@ -124,7 +124,7 @@ def _following(count: int) -> Check[Gateway]:
 for _count in (1, 2, 3):
     FOLLOWING.add(
         f"following-{_count}-pods",
-        f"{REQUESTS} requests, {AT_ONCE} at once, steered to {_count} of the pods, arrive there alone.",
+        f"{REQUESTS} requests, {AT_ONCE} at once, steered to {_count} of three pods, arrive there alone.",
         "GatewayFollowingEPPRouting",
         _following(_count),
     )

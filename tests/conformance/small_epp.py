@@ -26,8 +26,11 @@ Twist = Callable[[ProcessingRequest, Replies], Iterable[ProcessingResponse]]
 
 @dataclass(frozen=True)
 class SmallEpp:
-    """Picks the first endpoint that is allowed, the next ones as fallbacks. `twist` may spoil its replies,
-    `restrict` the subset that it goes by; with `errors` it ends refused streams with a gRPC error."""
+    """Picks the first endpoint that is allowed, the next ones as fallbacks.
+
+    `twist` may spoil its replies, or end the stream by StopIteration; `restrict` the subset that it goes by; with
+    `errors` it ends refused streams with a gRPC error.
+    """
 
     pool: tuple[str, ...] = POOL
     settings: ExchangeSettings = TESTING
@@ -43,7 +46,11 @@ class SmallEpp:
                 if isinstance(event, RequestArrived):
                     await self._decide(exchange, event, context)
             replies = [ProcessingResponse.FromString(data) for data in exchange.data_to_send()]
-            for reply in self.twist(ProcessingRequest.FromString(message), replies):
+            try:
+                said = self.twist(ProcessingRequest.FromString(message), replies)
+            except StopIteration:
+                return
+            for reply in said:
                 await context.write(reply.SerializeToString())
 
     async def _decide(self, exchange: Exchange, arrived: RequestArrived, context: grpc.aio.ServicerContext) -> None:

@@ -53,6 +53,19 @@ def test_every_case_has_a_name_of_its_own_a_rule_and_a_source() -> None:
     assert all(case.rule.endswith(".") and case.source for case in WIRE)
 
 
+def detached(said: ProcessingRequest, replies: Replies) -> Replies:
+    if said.WhichOneof("request") == "response_headers":
+        raise StopIteration
+    return replies
+
+
+async def test_an_epp_that_leaves_answers_to_the_gateway_is_not_asked_about_them() -> None:
+    async with served(SmallEpp(twist=detached), patience_s=1.0) as epp:
+        results = await run([case for case in QUICK if case.pack in ("answers", "served")], epp)
+    assert [f"{result.name}: {result.seen}" for result in results if result.verdict is Verdict.FAILED] == []
+    assert {result.verdict for result in results if result.pack == "answers"} == {Verdict.NOT_ASKED}
+
+
 # Wrong EPPs
 
 
