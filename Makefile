@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
+.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking e2e-kind chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ e2e-report: .venv/.done ## A replay's report in a real browser (needs Chromium o
 e2e-ranking: .venv/.done ## Does the simulator rank policies as real Envoy does? Prints both sides (ten minutes)
 	$(BIN)/pytest -s e2e/ranking
 
+e2e-kind: .venv/.done ## A kind cluster with gateway, engines and picker, and the suite in it (needs Docker and kind)
+	bash e2e/kind/up.sh
+	bash e2e/kind/suite.sh
+
 chart-test: .venv/.done ## The chart and the custom resources, by real helm and kubectl, against an API server (fetches both)
 	$(BIN)/pytest e2e/charts
 
@@ -71,6 +75,7 @@ proto: .venv/.done ## Compile proto/ into picker/proto/
 
 docs: .venv/.done ## Pages that are generated
 	$(BIN)/python -m picker.policies.doc > docs/policies.md
+	$(BIN)/python e2e/charts/values_table.py
 
 clean: ## Everything that was built or downloaded
 	rm -rf .venv .cache build *.egg-info

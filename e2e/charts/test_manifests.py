@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from api_servers import ROOT
+from chart_rendering import render
 from cluster_tools import Space
 from plain_manifest import plain
 
@@ -114,6 +115,17 @@ def test_objectives_and_rewrites_are_of_the_pool() -> None:
 def test_everything_is_in_one_namespace() -> None:
     manifests = [manifest for path in FILES for manifest in read(path) if manifest["kind"] != "Namespace"]
     assert {manifest["metadata"]["namespace"] for manifest in manifests} == {"inference"}
+
+
+def test_the_chart_with_the_values_of_the_kind_cluster_leads_from_its_gateway_to_every_engine() -> None:
+    kind = ROOT / "e2e" / "kind"
+    rendered = render(yaml.safe_load((kind / "values.yaml").read_text()))
+    pool, route = rendered.one("InferencePool"), rendered.one("HTTPRoute")["spec"]
+    gateway = yaml.safe_load((kind / "gateway.yaml").read_text())
+    assert [parent["name"] for parent in route["parentRefs"]] == [gateway["metadata"]["name"]]
+    assert [backend["name"] for backend in route["rules"][0]["backendRefs"]] == [pool["metadata"]["name"]]
+    for path in ENGINES:
+        assert pool["spec"]["selector"]["matchLabels"].items() <= template(path)["metadata"]["labels"].items()
 
 
 def test_no_engine_is_given_a_token_or_a_way_to_more_rights() -> None:

@@ -51,6 +51,6 @@ for name in helm kubectl; do
   chmod 755 "$work/$name"
   mv -f "$work/$name" "$folder/$name"
 done
-"$folder/helm" version --short >/dev/null && "$folder/kubectl" version --client >/dev/null || impossible "the binaries do not start"
+{ "$folder/helm" version --short && "$folder/kubectl" version --client; } >/dev/null || impossible "the binaries do not start"
 echo "$stamp" >"$folder/.installed"
 echo "$("$folder/helm" version --short), $("$folder/kubectl" version --client | head -1) in $folder" >&2
