@@ -33,7 +33,8 @@ class Scores:
 
 
 class Policy(Protocol):
-    """Ranks endpoints. Must give a finite cost to at least one of them whenever there is one."""
+    """Ranks endpoints. Must give a finite cost to at least one of them whenever there is one that it was not told to
+    leave out."""
 
     name: str
 
@@ -102,3 +103,30 @@ class Learns(Protocol):
     def left(self, slot: int) -> None:
         """The endpoint of this slot is gone; another one may take the slot."""
         ...
+
+
+@runtime_checkable
+class Plans(Protocol):
+    """A policy that thinks ahead, off the pick's path: call `due` about once a second."""
+
+    def due(self, now: float) -> Callable[[], object] | None:
+        """What there is to think about, as a pure call that another thread may make; None for nothing."""
+        ...
+
+    def adopt(self, thought: object, now: float) -> None:
+        """What that call came to; the next one is due only after it."""
+        ...
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """A policy that leaves the ranking to another one."""
+
+    inner: Policy
+
+
+def innermost(policy: Policy) -> Policy:
+    """Who ranks in the end."""
+    while isinstance(policy, Wraps):
+        policy = policy.inner
+    return policy

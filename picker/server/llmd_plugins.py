@@ -92,10 +92,11 @@ UNSUPPORTED_PLUGINS = _table(
         "gRPC bodies are not read": "vllmgrpc-parser vertexai-parser",
         "prefill and decode are not separated": (
             "disagg-profile-handler disagg-headers-handler prefill-header-handler pd-profile-handler "
-            "data-parallel-profile-handler prefix-based-pd-decider always-disagg-pd-decider "
-            "always-disagg-multimodal-decider p2p-source disaggregatedset-rollout "
-            "disaggregatedset-rollout-screener"
+            "prefix-based-pd-decider always-disagg-pd-decider always-disagg-multimodal-decider "
+            "disaggregatedset-rollout disaggregatedset-rollout-screener"
         ),
+        "every port of a pod is an endpoint of its own": "data-parallel-profile-handler",
+        "engines do not pull KV from each other": "p2p-source",
         "a burst of equal prompts sees itself without it": "burst-prefix",
         "endpoints are judged by what is known of every engine; filter by label instead": (
             "endpoint-attribute-filter endpoint-attribute-scorer utilization-filter topology-affinity-filter "

@@ -93,6 +93,9 @@ class Composed:
         self._scorers = [
             (step.name or step.type, step.weight, SCORERS[step.type](step.parameters, rng)) for step in params.scorers
         ]
+        plugins: list[object] = [*(keeps for _, keeps in self._filters), *(score for _, _, score in self._scorers)]
+        self._meeting = [plugin for plugin in plugins if isinstance(plugin, Meets)]
+        self._remembering = [plugin for plugin in plugins if isinstance(plugin, Remembers)]
         self._pick = PICKERS[params.picker]
         self._rng = rng
         self._members = Members()
@@ -100,9 +103,8 @@ class Composed:
     def meet(self, members: Mapping[int, Member], lora: Callable[[int], LoraState | None] = no_adapters) -> None:
         names = {name: slot for slot, member in members.items() for name in (member.name, member.address) if name}
         self._members = Members(members, names, lora)
-        for plugin in self._plugins():
-            if isinstance(plugin, Meets):
-                plugin.meet(self._members)
+        for plugin in self._meeting:
+            plugin.meet(self._members)
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
         look = Look(request, rows, now, self._members)
@@ -126,13 +128,8 @@ class Composed:
         )
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
-        look = Look(request, rows, now, self._members)
-        for plugin in self._plugins():
-            if isinstance(plugin, Remembers):
-                plugin.picked(look, row)
-
-    def _plugins(self) -> list[object]:
-        return [*(keeps for _, keeps in self._filters), *(score for _, _, score in self._scorers)]
+        for plugin in self._remembering:
+            plugin.picked(Look(request, rows, now, self._members), row)
 
 
 def _known(steps: Steps, known: Mapping[str, object]) -> None:
