@@ -241,6 +241,10 @@ def test_a_leader_can_be_replaced_and_evicted_and_others_go_one_at_a_time() -> N
     assert active.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
 
+def test_a_claim_is_let_go_before_the_next_pod_takes_it() -> None:
+    assert installed("kept on a claim").one("Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+
+
 def test_the_pool_names_the_service_and_a_port_that_it_has(rendered: Rendered) -> None:
     for pool in rendered.of("InferencePool"):
         reference, service = pool["spec"]["endpointPickerRef"], rendered.one("Service")

@@ -1,7 +1,7 @@
 {{/* Names and labels. */}}
 
 {{- define "picker.name" -}}
-{{ .Release.Name | trunc 40 | trimSuffix "-" }}-epp
+{{ .Release.Name | replace "." "-" }}-epp
 {{- end }}
 
 {{- define "picker.selectorLabels" -}}
