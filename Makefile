@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e e2e-vllm e2e-report e2e-ranking e2e-kind chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
+.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-report e2e-ranking e2e-kind chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ unit: .venv/.done
 
 e2e: .venv/.done ## The request path and its faults, with real Envoy and simulated engines
 	$(BIN)/pytest e2e/local
+
+conformance: .venv/.done ## picker against every rule of the endpoint picker protocol, on the wire and through real Envoy
+	$(BIN)/picker conformance --envoy
 
 e2e-vllm: .venv/.done ## The same with real vLLM on CPU: exact prefix hits (installs about 3 GB)
 	$(BIN)/pytest e2e/vllm

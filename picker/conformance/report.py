@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich import box
 from rich.table import Table
 
 from picker.conformance.case import Result, Verdict
@@ -15,16 +14,17 @@ COLOURS = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_ASKED: "y
 
 def table(results: Sequence[Result]) -> Table:
     """One row a case: verdict, name, the rule, and what was seen where it was not kept or not asked."""
-    found = Table(title="Conformance to the endpoint picker protocol", box=box.SIMPLE, title_justify="left")
-    for column in ("", "case"):
-        found.add_column(column, no_wrap=True)
-    found.add_column("rule")
+    found = Table(
+        title="Conformance to the endpoint picker protocol", box=None, title_justify="left", show_header=False
+    )
+    found.add_column(no_wrap=True)
+    found.add_column()
     for result in results:
-        rule = f"{result.rule} [dim]{result.source}[/]"
+        text = f"[bold]{result.name}[/]\n{result.rule} [dim]({result.source})[/]"
         if result.seen:
-            rule += f"\n[{COLOURS[result.verdict]}]{_plain(result.seen)}[/]"
+            text += f"\n[{COLOURS[result.verdict]}]{_plain(result.seen)}[/]"
         verdict = f"[{COLOURS[result.verdict]}]{result.verdict}[/]"
-        found.add_row(verdict, result.name, rule)
+        found.add_row(verdict, text)
     return found
 
 
