@@ -24,7 +24,7 @@ async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(path: str,
     async with gateway(path, mode, engines=1, speedup=1.0) as running:
         await running.ask(chat())
         await running.at_rest()
-        replies, tasks = await running.begin_many(12, max_tokens=400)
+        replies, tasks = await running.begin_many(12, max_tokens=1000)
         first = running.stack.picker
         first.signal(signal.SIGTERM)
         assert await asyncio.wait_for(first.process.wait(), 10) == 0
@@ -32,7 +32,7 @@ async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(path: str,
         await running.stack.start_picker({"responsePath": path})
         await asyncio.gather(*tasks)
         assert all(reply.ok for reply in replies)
-        assert {reply.usage()["completion_tokens"] for reply in replies} == {400}
+        assert {reply.usage()["completion_tokens"] for reply in replies} == {1000}
         await running.at_rest()
 
 
