@@ -1,14 +1,18 @@
 """Pools that Kubernetes keeps: the watch of each, which no fault ends."""
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 
 from picker.pool.directory import Directory
 from picker.pool.kube.scope import KubeScope
+from picker.server.admin import Source
 from picker.server.kubernetes.cluster import Cluster, NoCluster
+from picker.server.kubernetes.mirror import WatchCount
 from picker.server.kubernetes.source import KubernetesSource
 from picker.server.served_pool import ServedPool
+from picker.telemetry.watch import WatchMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +40,14 @@ class InCluster:
     @property
     def silent_s(self) -> float:
         return self._source.silent_s
+
+    @property
+    def counts(self) -> Mapping[str, WatchCount]:
+        return self._source.counts
+
+    def sources(self) -> list[Source]:
+        """Metrics of the watch."""
+        return [WatchMetrics(self)]
 
     async def watch(self) -> None:
         """Follow the cluster until cancelled; the pool stays as it is known while that fails."""

@@ -2,14 +2,23 @@
 
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from picker.pool.source import FileSource, parse_list
+from picker.server.admin import Source
 from picker.server.options import ServeOptions
+from picker.server.readiness import Watched
 from picker.server.served_pool import ServedPool
 
 log = structlog.get_logger(__name__)
+
+
+class Keeper(Watched, Protocol):
+    """Who says which endpoints a pool has."""
+
+    def sources(self) -> list[Source]: ...
 
 
 class Named:
@@ -18,6 +27,10 @@ class Named:
     synced = True
     pool_exists = True
     silent_s = 0.0
+
+    def sources(self) -> list[Source]:
+        """No metrics."""
+        return []
 
 
 def named(pool: ServedPool, options: ServeOptions) -> Coroutine[object, object, None] | None:

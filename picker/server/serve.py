@@ -13,10 +13,10 @@ from aiohttp import web
 
 from picker.server.admin import Shown, Together, admin_app, metrics_app
 from picker.server.config import PickerConfig, load_config, read_config
-from picker.server.keepers import Named, named
+from picker.server.keepers import Keeper, Named, named
 from picker.server.options import ServeOptions
 from picker.server.pools import Pools
-from picker.server.readiness import Readiness, Watched
+from picker.server.readiness import Readiness
 from picker.server.relay import HEARTBEAT_S, Mailbox
 from picker.server.served_pool import Lane, ServedPool
 from picker.server.tls import credentials, metrics_context
@@ -44,7 +44,7 @@ class PickerProcess:
         self.pools = Pools({pool.name: pool.service for pool in self.served}, options.pool_header)
         self.streams, self.logs = Streams(self.pools), AccessLogs(self.pools)
         self.health = Health(strict=options.leader_election)
-        self.keepers: list[Watched] = []
+        self.keepers: list[Keeper] = []
         self.leading = not options.leader_election
         self.draining = False
         self._readiness = Readiness(options.unready_after_silence_s)
@@ -201,7 +201,10 @@ async def _compete(process: PickerProcess, cluster: "Cluster | None") -> context
 
 async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> None:
     options, served = process.options, process.served
-    sources = served[0].sources() if len(served) == 1 else [Together({pool.name: pool.sources() for pool in served})]
+    told = {
+        pool.name: [*pool.sources(), *keeper.sources()] for pool, keeper in zip(served, process.keepers, strict=True)
+    }
+    sources = told[served[0].name] if len(served) == 1 else [Together(told)]
     shown = {p.name: Shown(p.router, p.tallies, p.learning.as_json if p.learning else None) for p in served}
     admin = admin_app(shown, time.time() - process.pools.first.clock())
     folder = options.metrics_cert_dir

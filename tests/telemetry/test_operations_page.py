@@ -12,10 +12,13 @@ from picker.engines.kv_feed import KvFeed
 from picker.engines.ledger import Ledger
 from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
+from picker.pool.kube.scope import KubeScope
+from picker.server.kubernetes.source import KubernetesSource
 from picker.server.transport import ALWAYS_SERVING, READY_NAMES
 from picker.telemetry.learning import LearningMetrics, LoopState
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.sources import SourceMetrics
+from picker.telemetry.watch import WatchMetrics
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -26,7 +29,8 @@ def families() -> list[Metric]:
     scraper = Scraper(EngineTable(), Ledger(), HttpFetch())
     sources = SourceMetrics(router, scraper, KvFeed(index), index, ApproximateIndex())
     learning = LearningMetrics(LoopState(), lambda: 0.0)
-    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, learning)
+    watch = WatchMetrics(KubernetesSource(KubeScope("ns", pool="p"), print))
+    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, learning, watch)
     return [metric for source in told for metric in source.collect()]
 
 
