@@ -11,6 +11,7 @@ from picker.policies.composed.policy import Composed, Params, Step
 from picker.policies.composed.saturation import Admission, Concurrency, OwnLoad, ScrapedLoad, Utilization
 from picker.policies.example import example_rows
 from picker.policies.strict import BadSettings
+from picker.policies.variant import policy_maker
 from picker.requests.request import Hints, Request
 
 DEFAULT = (
@@ -82,6 +83,22 @@ def test_any_weights_give_finite_costs_and_chances_that_sum_to_one(weights: list
 
     assert np.isfinite(cost).all()
     assert chance is None or chance.sum() == pytest.approx(1.0)
+
+
+def test_a_profile_can_be_said_in_a_line() -> None:
+    line = "composed?scorers=queue-scorer:2+kv-cache-utilization-scorer:2+prefix-cache-scorer:3&filters=decode-filter"
+    policy = policy_maker(line)(np.random.default_rng(0))
+    rows = example_rows(REQUEST, waiting=[4, 0, 1], kv_usage=[0.5, 0.5, 0.9], hit_tokens=[1600, 0, 800])
+
+    assert isinstance(policy, Composed)
+    policy.meet(members({}, {}, {}).by_slot)
+    assert policy.score(REQUEST, rows, 0.0).cost.round(6).tolist() == [-4.0, -3.0, -3.2]
+
+
+@pytest.mark.parametrize("word", ["queue-scorer:heavy", "queue-scorer:-1", "queue-scorer:nan", "queue-scorerr"])
+def test_a_word_that_says_no_scorer_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=r"queue-scorer|heavy"):
+        policy_maker(f"composed?scorers={word}")
 
 
 @pytest.mark.parametrize(

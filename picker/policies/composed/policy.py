@@ -30,8 +30,9 @@ profile of a configuration file that names any of these plugins is this policy:
 
 **Parameters.**
 
-- `filters` (()): each `{type, name, parameters}`.
-- `scorers` (()): each `{type, name, parameters, weight}`; without any, all that the filters leave are alike.
+- `filters` (()): each `{type, name, parameters}`, or the type in a word.
+- `scorers` (()): each `{type, name, parameters, weight}`, or `TYPE:WEIGHT` in a word; without any, all that the filters
+  leave are alike.
 - `picker` (max-score-picker): or `weighted-random-picker`, `random-picker`.
 
 **Limits.** The good weights differ by workload and hour. The chance that is logged of a draw is that after the filters.
@@ -72,7 +73,9 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 1.0
 
 
-Steps = Annotated[tuple[Step, ...], msgspec.Meta(max_length=64)]
+Word = Annotated[str, msgspec.Meta(max_length=120)]
+Steps = Annotated[tuple[Step | Word, ...], msgspec.Meta(max_length=64)]
+"""A plugin may be one word: its type, for a scorer as TYPE:WEIGHT too."""
 
 
 class Params(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,11 +90,10 @@ class Composed:
     name = "composed"
 
     def __init__(self, params: Params, rng: np.random.Generator) -> None:
-        _known(params.filters, FILTERS)
-        _known(params.scorers, SCORERS)
-        self._filters = [(step.name or step.type, FILTERS[step.type](step.parameters, rng)) for step in params.filters]
+        filters, scorers = _steps(params.filters, FILTERS), _steps(params.scorers, SCORERS)
+        self._filters = [(step.name or step.type, FILTERS[step.type](step.parameters, rng)) for step in filters]
         self._scorers = [
-            (step.name or step.type, step.weight, SCORERS[step.type](step.parameters, rng)) for step in params.scorers
+            (step.name or step.type, step.weight, SCORERS[step.type](step.parameters, rng)) for step in scorers
         ]
         plugins: list[object] = [*(keeps for _, keeps in self._filters), *(score for _, _, score in self._scorers)]
         self._meeting = [plugin for plugin in plugins if isinstance(plugin, Meets)]
@@ -132,10 +134,20 @@ class Composed:
             plugin.picked(Look(request, rows, now, self._members), row)
 
 
-def _known(steps: Steps, known: Mapping[str, object]) -> None:
+def _steps(given: Steps, known: Mapping[str, object]) -> list[Step]:
+    steps = [_written_out(step) if isinstance(step, str) else step for step in given]
     for step in steps:
         if step.type not in known:
             raise ValueError(f"no plugin {step.type!r} here; there are: {', '.join(known)}")
+    return steps
+
+
+def _written_out(word: str) -> Step:
+    kind, _, text = word.partition(":")
+    weight = float(text or 1.0)
+    if not 0.0 <= weight <= 1e6:
+        raise ValueError(f"a weight in {word!r} out of 0..1e6")
+    return Step(kind, weight=weight)
 
 
 def _spread(values: Column, left: Any, n: int, elsewhere: float = 0.0) -> Column:
