@@ -15,7 +15,7 @@ from picker.engines.approximate import ApproximateIndex
 from picker.engines.kv_stream import KvCount
 from picker.engines.scrape import ScrapeCount
 from picker.routing.outcome import Outcome
-from picker.server.admin import MAX_DECISIONS, Shown, admin_app, metrics_app
+from picker.server.admin import MAX_DECISIONS, Shown, Together, admin_app, metrics_app
 from picker.server.service import Service
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics
@@ -122,6 +122,27 @@ async def test_what_is_learned_is_told_by_policies_that_learn(service: Service, 
     learns = admin_app({"chat": Shown(service.router, EndpointTallies(), lambda: {"version": 3})}, OFFSET_S)
     async with TestClient(TestServer(learns)) as client:
         assert await (await client.get("/learning")).json() == {"version": 3}
+
+
+async def test_of_several_pools_the_first_is_shown_or_the_one_that_is_asked_for(service: Service) -> None:
+    other = make_service(Clock(), addresses=("10.9.9.9:8000",))
+    pools = {"chat": Shown(service.router, EndpointTallies()), "embed": Shown(other.router, EndpointTallies())}
+    async with TestClient(TestServer(admin_app(pools, OFFSET_S))) as client:
+        found = [await (await client.get(f"/pool{query}")).json() for query in ("", "?pool=chat", "?pool=embed")]
+        assert [len(shown["endpoints"]) for shown in found] == [3, 3, 1]
+        unknown = await client.get("/decisions?pool=elsewhere")
+        assert (unknown.status, (await unknown.json())["pools"]) == (404, ["chat", "embed"])
+
+
+async def test_the_metrics_of_several_pools_are_told_apart_by_name(service: Service) -> None:
+    other = make_service(Clock(), addresses=("10.9.9.9:8000",))
+    pick(service, "a")
+    both = Together({n: [s.metrics, PoolMetrics(s.router, n)] for n, s in (("chat", service), ("embed", other))})
+    async with TestClient(TestServer(metrics_app([both]))) as client:
+        found = await samples(client)
+    assert found["llm_d_epp_ready_endpoints"] == {("chat",): 3, ("embed",): 1}
+    assert found["llm_d_epp_request_total"] == {("m", "chat", "m"): 1}
+    assert found["llm_d_epp_extproc_streams_inflight"] == {("chat",): 0, ("embed",): 0}
 
 
 @pytest.mark.parametrize("count", ["-1", "x", "", "1.5", "9999999", "²", "%00"])

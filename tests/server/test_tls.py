@@ -4,13 +4,16 @@ import asyncio
 import ssl
 from pathlib import Path
 
+import aiohttp
 import grpc
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from picker.server.tls import credentials, read_pair, self_signed
+from picker.server.admin import metrics_app
+from picker.server.tls import credentials, metrics_context, read_pair, self_signed
 
 
 def write(folder: Path, pair: tuple[bytes, bytes] | None = None) -> int:
@@ -87,6 +90,31 @@ async def test_without_reload_the_first_pair_stays(tmp_path: Path) -> None:
     write(tmp_path)
     assert await shown(port) == first
     await server.stop(0)
+
+
+async def page_status(folder: Path, client_ca: Path | None, client: ssl.SSLContext) -> int:
+    """Status of /metrics over TLS, as this client sees it; 0 where it is not let in."""
+    runner = web.AppRunner(metrics_app([]))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=metrics_context(folder, client_ca)).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}/metrics"
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url, ssl=client) as response:
+            return response.status
+    except aiohttp.ClientError:
+        return 0
+    finally:
+        await runner.cleanup()
+
+
+async def test_metrics_over_tls_are_for_everybody_or_for_those_with_a_certificate(tmp_path: Path) -> None:
+    write(tmp_path)
+    stranger = ssl.create_default_context(cafile=tmp_path / "tls.crt")
+    known = ssl.create_default_context(cafile=tmp_path / "tls.crt")
+    known.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    assert await page_status(tmp_path, None, stranger) == 200
+    assert await page_status(tmp_path, tmp_path / "tls.crt", stranger) == 0
+    assert await page_status(tmp_path, tmp_path / "tls.crt", known) == 200
 
 
 def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:

@@ -224,6 +224,20 @@ async def test_with_an_election_a_health_name_that_nobody_knows_is_unknown() -> 
     assert await health_of(health, "readiness") == SERVING
 
 
+async def test_the_port_of_a_pool_serves_that_pool() -> None:
+    chat, embed = make_service(Clock()), make_service(Clock())
+    pools = Pools({"chat": chat, "embed": embed})
+    streams = Streams(pools)
+    server = ext_proc_server(streams, AccessLogs(pools), Health(), pool="embed")
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await Served(embed, streams, AccessLogs(pools), Health(), server, channel).ask(response=FDS)
+    assert (in_flight(chat), in_flight(embed)) == (0, 1)
+    streams.close()
+    await server.stop(0)
+
+
 async def test_a_stream_that_names_no_pool_of_ours_is_refused_and_ends_with_ok(served: Served) -> None:
     call = served.channel.stream_stream(f"/{EXT_PROC}/Process")(metadata=[("x-picker-pool", "elsewhere")])
     await call.write(request_headers(POST))
