@@ -34,6 +34,11 @@ class Rendered:
         return only
 
     @property
+    def service(self) -> Manifest:
+        """The Service to which requests, or a gateway's questions, go."""
+        return next(each for each in self.of("Service") if each["metadata"]["name"] == NAME)
+
+    @property
     def pod(self) -> Manifest:
         spec: Manifest = self.one("Deployment")["spec"]["template"]["spec"]
         return spec
@@ -71,23 +76,22 @@ PODS = at("router.modelServers.matchLabels", {"app": "vllm"})
 STANDALONE = merged(PODS, at("router.proxy.enabled", True))
 
 
-def render(*values: Mapping[str, Any]) -> Rendered:
+def render(*values: Mapping[str, Any], namespace: str = NAMESPACE) -> Rendered:
     """The manifests for these values. Raises Refused."""
-    text = _helm("template", RELEASE, *values)
+    text = _helm("template", *values, more=("--namespace", namespace))
     return Rendered(tuple(each for each in yaml.safe_load_all(text) if each))
 
 
 def notes(*values: Mapping[str, Any]) -> str:
     """What is printed after an install with these values."""
-    text = _helm("install", RELEASE, *values, more=("--dry-run=client",))
+    text = _helm("install", *values, more=("--namespace", NAMESPACE, "--dry-run=client"))
     return text.partition("NOTES:\n")[2]
 
 
-def _helm(command: str, *words: str | Mapping[str, Any], more: tuple[str, ...] = ()) -> str:
-    release, *values = words
+def _helm(command: str, *values: Mapping[str, Any], more: tuple[str, ...]) -> str:
     done = subprocess.run(
-        [HELM, command, str(release), CHART, "--namespace", NAMESPACE, "--values", "-", *more],
-        input=yaml.safe_dump(merged(*(each for each in values if not isinstance(each, str)))),
+        [HELM, command, RELEASE, CHART, "--values", "-", *more],
+        input=yaml.safe_dump(merged(*values)),
         capture_output=True,
         text=True,
         check=False,

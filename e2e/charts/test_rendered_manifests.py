@@ -198,8 +198,8 @@ def test_probes_services_and_policies_name_ports_that_the_pod_has(rendered: Rend
     names, numbers = [port["name"] for port in ports], [port["containerPort"] for port in ports]
     assert len(set(names)) == len(names)
     assert len(set(numbers)) == len(numbers)
-    for port in rendered.one("Service")["spec"]["ports"]:
-        assert port["targetPort"] in names
+    for service in rendered.of("Service"):
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(names)
     for container in rendered.pod["containers"]:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             asked = container[probe].get("grpc") or container[probe]["tcpSocket"]
@@ -211,7 +211,7 @@ def test_probes_services_and_policies_name_ports_that_the_pod_has(rendered: Rend
 def test_selectors_find_the_pods_of_the_release(rendered: Rendered) -> None:
     labels = rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
     selectors: list[Manifest] = [rendered.one("Deployment")["spec"]["selector"]["matchLabels"]]
-    selectors.append(rendered.one("Service")["spec"]["selector"])
+    selectors += [each["spec"]["selector"] for each in rendered.of("Service")]
     selectors += [each["spec"]["podSelector"]["matchLabels"] for each in rendered.of("NetworkPolicy")]
     selectors += [each["spec"]["selector"]["matchLabels"] for each in rendered.of("PodDisruptionBudget")]
     for selector in selectors:
@@ -233,6 +233,18 @@ def test_an_envoy_beside_picker_stops_before_it(rendered: Rendered) -> None:
         assert pauses[0] < pauses[1]
 
 
+def test_beside_envoy_no_gateway_api_and_no_custom_resource_is_needed() -> None:
+    assert {each["kind"] for each in installed("beside Envoy, least").manifests} <= CORE
+
+
+def test_who_may_send_requests_from_outside_may_not_read_the_metrics() -> None:
+    rendered = render(STANDALONE, at("router.proxy.serviceType", "LoadBalancer"))
+    assert [port["targetPort"] for port in rendered.service["spec"]["ports"]] == ["http"]
+    (metrics,) = [each for each in rendered.of("Service") if each is not rendered.service]
+    assert [port["name"] for port in metrics["spec"]["ports"]] == ["http-metrics"]
+    assert metrics["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
 def test_a_leader_can_be_replaced_and_evicted_and_others_go_one_at_a_time() -> None:
     led, active = render(PODS, REPLICAS["leader"]), render(PODS, REPLICAS["all active"])
     assert led.one("Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": "100%", "maxSurge": "100%"}
@@ -247,13 +259,15 @@ def test_a_claim_is_let_go_before_the_next_pod_takes_it() -> None:
 
 def test_the_pool_names_the_service_and_a_port_that_it_has(rendered: Rendered) -> None:
     for pool in rendered.of("InferencePool"):
-        reference, service = pool["spec"]["endpointPickerRef"], rendered.one("Service")
-        assert reference["name"] == service["metadata"]["name"] == NAME
-        if "envoy" not in {each["name"] for each in rendered.pod["containers"]}:
-            assert reference["port"]["number"] in {port["port"] for port in service["spec"]["ports"]}
+        reference = pool["spec"].get("endpointPickerRef")
+        if reference is None:
+            assert rendered.container("envoy"), "nobody else asks this picker"
+        else:
+            assert reference["name"] == NAME
+            assert reference["port"]["number"] in {port["port"] for port in rendered.service["spec"]["ports"]}
 
 
 def test_every_pool_that_exists_has_a_port_on_which_picker_is_asked_about_it() -> None:
     rendered = installed("pools that exist")
     assert rendered.flags["pool-name"] == "a:9012,b:9022"
-    assert {9012, 9022} <= {port["port"] for port in rendered.one("Service")["spec"]["ports"]}
+    assert {9012, 9022} <= {port["port"] for port in rendered.service["spec"]["ports"]}
