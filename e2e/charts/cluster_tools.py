@@ -51,12 +51,19 @@ class Space:
         chosen = ("-l", selector) if selector else ()
         return self.kubectl("get", what, *chosen, "-o", "name").split()
 
+    def argv(self, tool: str, *words: str | Path) -> list[str]:
+        """A command of helm or kubectl in this namespace; run it with `env`."""
+        return [str(TOOLS / tool), *map(str, words), "--namespace", self.namespace]
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "HOME": str(self.api.kubeconfig.parent)}
+
     def _run(self, tool: str, words: tuple[str | Path, ...], stdin: str) -> str:
-        home = str(self.api.kubeconfig.parent)
         done = subprocess.run(
-            [TOOLS / tool, *words, "--namespace", self.namespace],
+            self.argv(tool, *words),
             input=stdin,
-            env={**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "HOME": home},
+            env=self.env,
             capture_output=True,
             text=True,
             check=False,

@@ -43,12 +43,8 @@ SCHEMA: dict[str, Any] = {
 def definition(schema: dict[str, Any] = SCHEMA, group: str = "x.io") -> dict[str, Any]:
     version = {"name": "v1", "served": True, "storage": True, "subresources": {"status": {}}}
     names = {"plural": "boxes", "singular": "box", "kind": "Box", "listKind": "BoxList"}
-    spec = {
-        "group": group,
-        "scope": "Namespaced",
-        "names": names,
-        "versions": [{**version, "subresources": {"status": {}}}],
-    }
+    spec: dict[str, Any] = {"group": group, "scope": "Namespaced", "names": names}
+    spec["versions"] = [{**version, "schema": {"openAPIV3Schema": schema}}]
     kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
     return {**kind, "metadata": {"name": f"boxes.{group}"}, "spec": spec}
 
