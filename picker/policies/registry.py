@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
-from picker.policies import learned, multiplicative, preble, prefix_and_load, sticky_until_saturated, weighted
+from picker.policies import learned, multiplicative, preble, prefix_and_load, staged, sticky_until_saturated, weighted
 from picker.policies.composed import policy as composed
 from picker.policies.jsq import Jsq
 from picker.policies.least_request import LeastRequest
@@ -34,6 +34,7 @@ class Factory(Generic[P]):
 REGISTRY: dict[str, Factory[Any]] = {
     "multiplicative": Factory(multiplicative.Params, lambda p, rng: multiplicative.Multiplicative(p)),
     "learned": Factory(learned.Params, lambda p, rng: learned.Learned(p, rng)),
+    "staged": Factory(staged.Params, staged.Staged),
     "random": Factory(NoParams, lambda p, rng: Random()),
     "round-robin": Factory(NoParams, lambda p, rng: RoundRobin()),
     "least-request": Factory(NoParams, lambda p, rng: LeastRequest()),

@@ -18,6 +18,7 @@ from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
 from picker.engines.tick import TickSettings
 from picker.policies.learned import Learned
+from picker.policies.policy import Plans, innermost
 from picker.policies.registry import REGISTRY
 from picker.pool.default_engine import with_engine
 from picker.pool.directory import Directory
@@ -70,9 +71,10 @@ class ServedPool:
         policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
         table = EngineTable()
         self.learning: Learning | None = None
-        if isinstance(policy, Learned):
+        inner = innermost(policy)
+        if isinstance(inner, Learned):
             folder = options.state_dir or (Path(settings.state_dir) if settings.state_dir else None)
-            self.learning = Learning(policy, table, time.monotonic, _state_file(folder, name, lane))
+            self.learning = Learning(inner, table, time.monotonic, _state_file(folder, name, lane))
         self.router = Router(
             policy,
             PrefixHits(self.index, self.picks, ApproximateIndex(ttl_s=2.0)),
@@ -100,6 +102,7 @@ class ServedPool:
             self.metrics,
             config.exchange_settings(),
             honour_subset=not options.disable_endpoint_subset_filter,
+            emit_scores=options.emit_endpoint_scores,
         )
         tick = TickSettings(fast_s=options.scrape_interval_s or settings.scrape_interval_seconds)
         self._fetch = HttpFetch()
@@ -164,6 +167,13 @@ class ServedPool:
             if swept:
                 log.warning("answers whose end nobody told were given up; is the access log configured?", count=swept)
             self._follow_cache_config()
+            await self._plan()
+
+    async def _plan(self) -> None:
+        """A policy's plan takes tenths of a second in large pools: another thread makes it."""
+        policy = self.router.policy
+        if isinstance(policy, Plans) and (think := policy.due(time.monotonic())) is not None:
+            policy.adopt(await asyncio.to_thread(think), time.monotonic())
 
     def _follow_cache_config(self) -> None:
         slots, columns = self.router.pool.view.slots, self.router.table.columns

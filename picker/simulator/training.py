@@ -9,7 +9,7 @@ from picker.learning.learner import Learner
 from picker.learning.model import Model
 from picker.learning.trainer import Trainer
 from picker.learning.training import Parts, errors, train
-from picker.policies.policy import Policy
+from picker.policies.policy import Plans, Policy, innermost
 from picker.routing.decisions import Decision
 
 ROUND_S = 0.5
@@ -46,13 +46,15 @@ class Progress(NamedTuple):
 
 
 class Training:
-    """Call `turn` about once a second of virtual time, and let it watch the picks. Policies without a model are left
-    alone."""
+    """Call `turn` about once a second of virtual time, and let it watch the picks. Policies with neither a model nor
+    plans are left alone."""
 
     def __init__(self, policy: Policy) -> None:
         self.trainer: Trainer[Model] | None = None
         self._policy: Trained | None = None
         self._picks = self._by_model = 0
+        self._plans = policy if isinstance(policy, Plans) else None
+        policy = innermost(policy)
         if isinstance(policy, Trained):
             self._policy = policy
             parts = policy.parts
@@ -61,7 +63,9 @@ class Training:
         self._ready: tuple[float, Model] | None = None
 
     def turn(self, now: float) -> None:
-        """Hand rows over, train when due, adopt what is ready; `now` in seconds."""
+        """Plan, hand rows over, train when due, adopt what is ready; `now` in seconds."""
+        if self._plans is not None and (think := self._plans.due(now)) is not None:
+            self._plans.adopt(think(), now)
         if self.trainer is None:
             return
         if self._ready is not None and now >= self._ready[0]:

@@ -5,6 +5,7 @@ All numbers are sums over requests, so that the traffic of any range of lengths 
 
 import math
 from bisect import bisect_right
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +127,12 @@ class Lengths:
             # The integral of what a request weighs since then: a rate is a sum over it.
             self._weight_s = self._weight_s * keep + self._memory_s * (1.0 - keep)
         self._faded_at = now if self._faded_at is None else max(now, self._faded_at)
+
+    def copy(self) -> "Lengths":
+        """As it is now, for a plan that takes its time."""
+        other = copy(self)
+        other._sums = self._sums.copy()
+        return other
 
     def traffic(self) -> Traffic:
         """All that is remembered."""

@@ -140,7 +140,7 @@ class Valuation:
             requests = (prefill + rates[ARRIVALS] * second / 2 * alone) * stretch + rates[TOKENS] * step
             kv = rates[CONTEXT] * step + rates[PROMPTS] * stretch * prefill / np.maximum(rates[ARRIVALS], 1e-12)
         most = KV_MOST * kind.kv_tokens if kind.kv_tokens else np.inf
-        tall = self._tallest(low, high) > most
+        tall = self.tallest(low, high) > most
         return np.where((load <= LOAD_MOST) & (kv <= most) & ~tall, requests, np.inf)
 
     def _around(self, low: Buckets, high: Buckets, share: Floats) -> tuple[Floats, Floats, Floats]:
@@ -151,8 +151,8 @@ class Valuation:
         above = np.where(inside, share[:, None] * (upto[high][:, None] - upto[at]), 0.0)
         return below, above, self._rises
 
-    def _tallest(self, low: Buckets, high: Buckets) -> Floats:
-        """The longest context in the stage; 0 where nothing is decoded."""
+    def tallest(self, low: Buckets, high: Buckets) -> Floats:
+        """The longest contexts, in tokens, of stages of these buckets, shape (R,); 0 where nothing is decoded."""
         if not len(self._at):
             return np.zeros(len(low))
         last = np.searchsorted(self._at, high) - 1

@@ -28,6 +28,8 @@ class Stage:
     engines: tuple[int, ...]
     requests: float
     """Expected per engine; tells in which proportion the stages are meant to be loaded."""
+    longest: float = 0.0
+    """Context in tokens up to which batches there are expected to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +203,12 @@ def _partly(plan: Plan, current: Plan | None, kind_of: Mapping[int, int], value:
 
 def _empty_stages(layout: Layout, value: Valuation) -> list[Stage]:
     edges = [*value.edges.tolist(), math.inf]
-    costs = value.stages(layout.cuts[:-1], layout.cuts[1:], np.asarray(layout.counts, np.float64)).tolist()
+    cuts = np.asarray(layout.cuts)
+    costs = value.stages(cuts[:-1], cuts[1:], np.asarray(layout.counts, np.float64)) / np.sum(layout.counts, axis=1)
+    longest = value.tallest(cuts[:-1], cuts[1:])
     return [
-        Stage(edges[low], edges[high], (), cost / max(1, sum(counts)))
-        for low, high, cost, counts in zip(layout.cuts, layout.cuts[1:], costs, layout.counts, strict=False)
+        Stage(edges[low], edges[high], (), float(requests), float(tokens))
+        for low, high, requests, tokens in zip(cuts[:-1], cuts[1:], costs, longest, strict=True)
     ]
 
 

@@ -1,0 +1,136 @@
+"""What the policy `staged` sees of its own picks: how long requests are, what steps cost, how many are where."""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+
+from picker.engines.rows import Rows
+from picker.engines.table import MAX_HARDWARE
+from picker.learning.lengths import OutputLengths
+from picker.policies.policy import Facts
+from picker.requests.request import Request
+from picker.stages.fit import StepFit
+from picker.stages.lengths import Lengths
+from picker.stages.step_model import StepModel
+
+_ABSURD_TOKENS = 1e8
+
+
+@dataclass(slots=True)
+class _Flight:
+    request: Request
+    slot: int
+    hardware: int
+    new_tokens: float
+    place: float | None
+    queued_tokens: float
+    queued_work: float
+    """Of all that is prefilled before its first token, its own included."""
+    decoding: tuple[float, float, float] | None = None
+    """When its first token came: sequences decoding there, their context, the longest of them."""
+
+
+class Watch:
+    """Flights are those of the router, which ends each of them."""
+
+    def __init__(self) -> None:
+        self.lengths, self.outputs = Lengths(), OutputLengths()
+        self._fits = [StepFit() for _ in range(MAX_HARDWARE)]
+        self._flights: dict[int, _Flight] = {}
+        self._on: dict[int, dict[int, _Flight]] = {}
+        self._hardware = np.zeros(1, np.intp)
+        self._kv_tokens = np.zeros(1)
+
+    def ensure(self, capacity: int) -> None:
+        """Slots below `capacity` may come."""
+        more = capacity - len(self._hardware)
+        if more > 0:
+            self._hardware = np.concatenate((self._hardware, np.zeros(more, np.intp)))
+            self._kv_tokens = np.concatenate((self._kv_tokens, np.zeros(more)))
+
+    def placed(self, flight: int, request: Request, rows: Rows, row: int, place: float | None) -> None:
+        """Row `row` was chosen; `place` is the length that the request stays with, None for one that moves on."""
+        self.ensure(int(rows.slots.max()) + 1)
+        self._hardware[rows.slots], self._kv_tokens[rows.slots] = rows.hardware, rows.kv_tokens
+        new = float(rows.new_tokens[row])
+        work = new * max(0.0, request.prompt_tokens - new / 2)
+        entry = _Flight(
+            request,
+            int(rows.slots[row]),
+            int(rows.hardware[row]),
+            new,
+            place,
+            float(rows.queued_tokens[row]) + new,
+            float(rows.queued_work[row]) + work,
+        )
+        self._flights[flight] = entry
+        self._on.setdefault(entry.slot, {})[flight] = entry
+
+    def first_byte(self, flight: int, ttft_s: float) -> None:
+        """Its first token came."""
+        entry = self._flights.get(flight)
+        if entry is None or entry.decoding is not None:
+            return
+        self._fits[entry.hardware].prefilled(ttft_s * 1e3, entry.queued_tokens, entry.queued_work)
+        entry.decoding = 1.0, 0.0, 0.0
+        contexts = [
+            other.request.prompt_tokens for other in self._on.get(entry.slot, {}).values() if other.decoding is not None
+        ]
+        if contexts:
+            entry.decoding = float(len(contexts)), sum(contexts), max(contexts)
+
+    def ended(self, flight: int, facts: Facts | None) -> None:
+        """It is over; None where another endpoint served."""
+        entry = self._flights.pop(flight, None)
+        if entry is None:
+            return
+        self._on.get(entry.slot, {}).pop(flight, None)
+        if facts is None or facts.status != 200 or facts.completion_tokens is None:
+            return
+        output = min(float(max(0, facts.completion_tokens)), _ABSURD_TOKENS)
+        self.outputs.learn(entry.request, output)
+        self.lengths.add(entry.request.prompt_tokens, entry.new_tokens, output, entry.place)
+        if entry.decoding is not None and facts.tpot_s is not None:
+            sequences, context, longest = entry.decoding
+            grown = output / 2
+            self._fits[entry.hardware].decoded(
+                facts.tpot_s * 1e3, sequences, context + sequences * grown, longest + grown
+            )
+
+    def left(self, slot: int) -> None:
+        """Another endpoint may take the slot; what still runs there is nobody's load."""
+        for flight in self._on.pop(slot, {}):
+            del self._flights[flight]
+
+    def requests_on(self, slot: int) -> int:
+        """Own requests there."""
+        return len(self._on.get(slot, ()))
+
+    def models(self, slots: Mapping[int, str], known: Mapping[str, StepModel]) -> dict[int, StepModel | None]:
+        """A step model per slot, given the names of their hardware: the one known by that name, else one fitted to its
+        class, None where too little was seen. KV sizes are rounded down by up to a fifth, so that few models differ."""
+        fits = deepcopy(self._fits)
+        fitted: dict[tuple[int, float], StepModel | None] = {}
+        models: dict[int, StepModel | None] = {}
+        for slot, name in slots.items():
+            if name in known:
+                models[slot] = known[name]
+            elif slot < len(self._hardware):
+                kind = int(self._hardware[slot]), _rounded(float(self._kv_tokens[slot]))
+                if kind not in fitted:
+                    fitted[kind] = fits[kind[0]].model(kind[1])
+                models[slot] = fitted[kind]
+            else:
+                models[slot] = None
+        return models
+
+    def classes(self, slots: Mapping[int, object]) -> dict[int, int]:
+        """Class of hardware of each slot, as seen in the rows."""
+        return {slot: int(self._hardware[slot]) if slot < len(self._hardware) else 0 for slot in slots}
+
+
+def _rounded(tokens: float) -> float:
+    return 2.0 ** (math.floor(4 * math.log2(tokens)) / 4) if tokens >= 1 else 0.0
