@@ -5,6 +5,8 @@ from typing import Final
 # The pick: a request header and, with the same value, dynamic metadata in LB_NAMESPACE.
 DESTINATION: Final = "x-gateway-destination-endpoint"
 LB_NAMESPACE: Final = "envoy.lb"
+# What every candidate was worth, in LB_NAMESPACE; only on demand.
+SCORES: Final = "x-gateway-destination-endpoint-scores"
 # Envoy's report of the endpoint that really served, in LB_NAMESPACE (override_host) or as a response attribute.
 SERVED: Final = "x-gateway-destination-endpoint-served"
 UPSTREAM_ADDRESS: Final = "upstream.address"

@@ -1,7 +1,10 @@
 """One ext_proc stream: the exchange's events turned into reads, picks and outcomes. No transport in here."""
 
+import math
+
 import structlog
 
+from picker.exchange import keys
 from picker.exchange.events import (
     Ending,
     Event,
@@ -118,7 +121,9 @@ class Conversation:
         service.metrics.pick_seconds.observe(service.clock() - began)
         service.metrics.request_bytes.observe(self._body_bytes, *models(request))
         self._decision = decision
-        if not self._exchange.answer(Answer(decision.addresses, flight=str(decision.flight), body=request.body)):
+        metadata = {keys.SCORES: _scores(decision)} if service.emit_scores else {}
+        answer = Answer(decision.addresses, request.body, flight=str(decision.flight), metadata=metadata)
+        if not self._exchange.answer(answer):
             service.finish(decision.flight, Outcome())
 
     def _fail(self, error: Exception, model: str = "") -> None:
@@ -166,6 +171,12 @@ class Conversation:
             self._outcome.completion_tokens = usage.completion_tokens
             self._outcome.cached_tokens = usage.cached_tokens
         service.finish(decision.flight, self._outcome)
+
+
+def _scores(decision: Decision) -> dict[str, float]:
+    """By address, higher is better, as llm-d-router has them: a cost the other way round. Excluded ones have none."""
+    costs = zip(decision.endpoints, decision.scores.cost.tolist(), strict=True)
+    return {endpoint.address: -cost for endpoint, cost in costs if math.isfinite(cost)}
 
 
 def _refusal(error: Exception) -> Refusal:

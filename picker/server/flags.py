@@ -51,6 +51,7 @@ FLAGS = (
     ),
     PeerFlag("drain-timeout", ROUTER, "same", "30s; all that happens after SIGTERM, the pause included"),
     PeerFlag("disable-endpoint-subset-filter", BOTH, "same", "false"),
+    PeerFlag("emit-endpoint-scores", ROUTER, "same", "false; costs turned round, where the policy has no scores"),
     PeerFlag("grpc-max-recv-msg-size", ROUTER, "same", "64MiB"),
     PeerFlag("grpc-max-send-msg-size", ROUTER, "same", "64MiB"),
     PeerFlag(
@@ -75,13 +76,6 @@ FLAGS = (
         "metrics-staleness-threshold", ROUTER, "ignored", "scraped values fade with their age, there is no threshold"
     ),
     PeerFlag("allow-experimental-plugins", ROUTER, "ignored", "a plugin is there or is refused by name", _OFF),
-    PeerFlag(
-        "emit-endpoint-scores",
-        ROUTER,
-        "refused",
-        "only the pick goes to the proxy; the decision log has the costs",
-        _OFF,
-    ),
     PeerFlag("metrics-endpoint-auth", BOTH, "refused", _AUTH, _OFF),
     PeerFlag(
         "tls-min-version", ROUTER, "refused", "gRPC for Python cannot raise it: TLS 1.2 and 1.3", ("VersionTLS12",)

@@ -52,6 +52,7 @@ class ServeOptions:
     max_send_bytes: int = 64 << 20
     scrape_interval_s: float | None = None
     disable_endpoint_subset_filter: bool = False
+    emit_endpoint_scores: bool = False
     leader_election: bool = False
     identity: str = ""
     unready_after_silence_s: float = 0.0

@@ -71,6 +71,8 @@ SCRAPE_S = (0.05, 1.5)
     "--refresh-metrics-interval", "scrape_interval_s", type=DURATION, help="Between scrapes of a busy engine."
 )
 @click.option("--disable-endpoint-subset-filter", **switch(False), help="Pass over the proxy's subset hint.")
+@click.option("--emit-endpoint-scores", **switch(False), help="Tell the proxy every candidate's score, as metadata.")
+@click.option("--kubeconfig", type=FILE, help="The cluster to watch; default: env KUBECONFIG, else the one we run in.")
 @click.option("--ha-enable-leader-election", "leader_election", **switch(False), help="Ready only with the Lease.")
 @click.option(
     "--unready-after-silence",
@@ -121,6 +123,9 @@ def serve(ctx: click.Context, /, worker: int | None, **given: Any) -> None:
 
 def _options(given: dict[str, Any]) -> ServeOptions:
     """Raises ValueError for what does not go together."""
+    if (kubeconfig := given.pop("kubeconfig")) is not None:
+        # By the environment, so that workers and whatever reads the configuration find the same one.
+        os.environ["KUBECONFIG"] = str(kubeconfig)
     names, selector, ports = (given.pop(f) for f in ("pool_name", "endpoint_selector", "endpoint_target_ports"))
     namespace, interval = given.pop("pool_namespace"), given.pop("scrape_interval_s")
     local = given["endpoints"] or given["endpoints_file"]

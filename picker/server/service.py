@@ -37,7 +37,8 @@ class _Awaited:
 
 
 class Service:
-    """One worker's request path to one pool without its sockets. `honour_subset`: keep to the proxy's subset hint."""
+    """One worker's request path to one pool without its sockets. `honour_subset`: keep to the proxy's subset hint.
+    `emit_scores`: tell the proxy what every candidate was worth."""
 
     def __init__(
         self,
@@ -47,12 +48,13 @@ class Service:
         exchange: ExchangeSettings,
         *,
         honour_subset: bool = True,
+        emit_scores: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reader = reader
         self.router = router
         self.metrics = metrics
-        self.honour_subset = honour_subset
+        self.honour_subset, self.emit_scores = honour_subset, emit_scores
         self.clock = clock
         self.access_log_streams = 0
         self._exchange = exchange

@@ -113,6 +113,29 @@ def test_a_subset_that_names_nobody_is_a_503(service: Service) -> None:
     assert reply.immediate_response.status.code == 503
 
 
+def test_a_subset_is_passed_over_where_the_operator_says_so(service: Service) -> None:
+    service.honour_subset = False
+    conversation = Conversation(service)
+    hint = {"envoy.lb.subset_hint": {"x-gateway-destination-endpoint-subset": "10.9.9.9:1"}}
+    conversation.receive(request_headers(POST, metadata=hint))
+    assert destinations(read(conversation.receive(request_body(CHAT, end=True))))[0] in ADDRESSES
+
+
+def test_scores_travel_beside_the_pick_where_they_are_wanted_and_the_best_is_the_pick(service: Service) -> None:
+    service.emit_scores = True
+    found = ask(Conversation(service))
+    metadata = next(reply for reply in found if reply.HasField("dynamic_metadata")).dynamic_metadata["envoy.lb"]
+    scores = dict(metadata["x-gateway-destination-endpoint-scores"].items())
+    assert scores.keys() == set(ADDRESSES)
+    assert scores[destinations(found)[0]] == max(scores.values())
+
+
+def test_nobody_is_told_scores_unasked(service: Service) -> None:
+    found = ask(Conversation(service))
+    metadata = next(reply for reply in found if reply.HasField("dynamic_metadata")).dynamic_metadata["envoy.lb"]
+    assert "x-gateway-destination-endpoint-scores" not in metadata
+
+
 def test_what_breaks_inside_is_a_500_of_this_request_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError

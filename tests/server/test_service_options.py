@@ -1,5 +1,6 @@
 """The command line of `picker serve`: what it refuses before anything listens."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,16 @@ def test_the_interval_between_scrapes_stays_in_what_can_be_kept(
     asked: Callable[..., ServeOptions], given: str, scraped: float
 ) -> None:
     assert asked("--pool-name=p", f"--refresh-metrics-interval={given}").scrape_interval_s == scraped
+
+
+def test_a_kubeconfig_may_be_named_by_a_flag(
+    asked: Callable[..., ServeOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "elsewhere")
+    file = tmp_path / "config"
+    file.touch()
+    asked("--pool-name=p", "--kubeconfig", str(file))
+    assert os.environ["KUBECONFIG"] == str(file)
 
 
 def test_the_environment_says_where_the_pool_is(
