@@ -25,7 +25,8 @@ class Gateway:
     """Gateways before one EPP, each a URL: its engines spoken to in HTTP/1.1 and in h2c; one whose EPP is gone, failing
     open (with the two body modes) and closed; one over two pools by WEIGHTS.
 
-    `endpoints` are those of the pool, `second` those of the other one. `testing`: the EPP can be steered.
+    `endpoints` are those of the pool, `dead` one more of it where nobody listens, `second` those of the other pool.
+    `testing`: the EPP can be steered.
     """
 
     session: aiohttp.ClientSession
@@ -35,6 +36,7 @@ class Gateway:
     open_duplex: str
     open_buffered: str
     closed: str
+    dead: str = ""
     weighted: str | None = None
     second: tuple[str, ...] = ()
     model: str = "conformance"
@@ -223,6 +225,19 @@ for _name, _protocol, _url in (("http", "HTTP/1.1", "http"), ("h2c", "HTTP/2", "
 # ------------------------------------------------------------------ the EPP away, and two of them
 
 FAILING: Pack[Gateway] = Pack("failing")
+
+
+@FAILING.case("GIE proposal 004, fallbacks")
+async def dead_endpoint_is_passed_over(gateway: Gateway) -> None:
+    """Steered to a dead endpoint and a live one, clients are answered, and the served header tells who did it."""
+    live, *_ = gateway.pods(1)
+    if not gateway.dead:
+        raise NotAsked("no endpoint was given where nobody listens")
+    for _ in range(AT_ONCE):
+        answer = await ask(gateway, gateway.http, steer=f"{gateway.dead},{live}")
+        within({answer.endpoint: 1}, gateway.endpoints)
+        if answer.served != answer.endpoint:
+            raise Broken(f"answered by {answer.endpoint}, the header says {answer.served!r}")
 
 
 @FAILING.case("EppUnAvailableFailOpen")

@@ -25,6 +25,7 @@ from picker.server.up.stack import StackError
 @click.option("--target", "--epp", default="", help="HOST:PORT of the EPP; without it a picker is started.")
 @click.option("--insecure", is_flag=True, help="The EPP speaks gRPC without TLS.")
 @click.option("--endpoints", default="", help="Comma list of the pool's ip:port; default: what the EPP names.")
+@click.option("--dead-endpoint", default="", help="One more ip:port of the pool, where nothing listens; for --envoy.")
 @click.option("--health", default="", help="HOST:PORT of its plain health service; default: the next port.")
 @click.option("--empty-target", default="", help="HOST:PORT of an EPP of the same kind whose pool is empty.")
 @click.option("--testing-plugins", is_flag=True, help="Its steering filter and served verifier are on.")
@@ -38,6 +39,7 @@ def conformance(
     target: str,
     insecure: bool,
     endpoints: str,
+    dead_endpoint: str,
     health: str,
     empty_target: str,
     testing_plugins: bool,
@@ -60,7 +62,8 @@ def conformance(
     )
     given = None
     if first is not None:
-        given = UnderTest(first, second, empty, health or f"{first.host}:{first.port + 1}", testing_plugins, model)
+        first, beside = replace(first, dead=dead_endpoint), f"{first.host}:{first.port + 1}"
+        given = UnderTest(first, second, empty, health or beside, testing_plugins, model)
     try:
         results = asyncio.run(_check(given, patience, envoy))
     except (StackError, Broken, OSError, ValueError) as error:
@@ -94,7 +97,7 @@ async def over_the_wire(under_test: UnderTest, patience_s: float) -> list[Result
         door = await _door(parts, first)
         epp = Epp(
             channel=await _channel(parts, door),
-            endpoints=first.endpoints,
+            endpoints=first.pool,
             model=under_test.model,
             patience_s=patience_s,
             health=await _channel(parts, under_test.health),

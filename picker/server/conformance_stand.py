@@ -20,6 +20,7 @@ from picker.server.up.ports import HOST, free_ports, free_run
 from picker.server.up.stack import command, envoy_binary, until_ok
 
 PODS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
+DEAD_POD = "127.0.0.19"
 OTHER_PODS = ("127.0.0.21", "127.0.0.22", "127.0.0.23")
 PORTS = 3
 """Ports of each pod, as with three data parallel ranks."""
@@ -27,11 +28,18 @@ PORTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An EPP to ask: `address` is `host:port`, `endpoints` those of its pool, `tls` how it is spoken to."""
+    """An EPP to ask: `address` is `host:port`, `endpoints` those of its pool, `dead` one more where nobody listens,
+    `tls` how it is spoken to."""
 
     address: str
     endpoints: tuple[str, ...]
     tls: bool = True
+    dead: str = ""
+
+    @property
+    def pool(self) -> tuple[str, ...]:
+        """All endpoints, the dead one too."""
+        return (*self.endpoints, self.dead) if self.dead else self.endpoints
 
     @property
     def host(self) -> str:
@@ -61,13 +69,15 @@ class UnderTest:
 async def start_picker(children: Children, folder: Path) -> UnderTest:
     """`picker serve` of three pools, with TLS and the plugins for conformance tests. Raises StackError, OSError."""
     ports, (common, one, two, three, health, metrics, admin) = free_run(PORTS), free_ports(7)
-    pools = {
-        "first": tuple(f"{ip}:{port}" for ip in PODS for port in range(ports, ports + PORTS)),
-        "second": tuple(f"{ip}:{ports}" for ip in OTHER_PODS),
-        "empty": (),
+    ours = tuple(f"{ip}:{port}" for ip in PODS for port in range(ports, ports + PORTS))
+    targets = {
+        "first": Target(f"{HOST}:{one}", ours, dead=f"{DEAD_POD}:{ports}"),
+        "second": Target(f"{HOST}:{two}", tuple(f"{ip}:{ports}" for ip in OTHER_PODS)),
+        "empty": Target(f"{HOST}:{three}", ()),
     }
-    for name, endpoints in pools.items():
-        listed = {"endpoints": [{"address": each} for each in endpoints]}
+    names = ",".join(f"{name}:{target.port}" for name, target in targets.items())
+    for name, target in targets.items():
+        listed = {"endpoints": [{"address": each} for each in target.pool]}
         (folder / f"{name}.json").write_text(json.dumps(listed))
     config = folder / "picker.yaml"
     plugins = [{"type": kind} for kind in TESTING]
@@ -78,14 +88,11 @@ async def start_picker(children: Children, folder: Path) -> UnderTest:
             *command("serve"),
             *("--host", HOST, "--grpc-port", str(common), "--grpc-health-port", str(health)),
             *("--metrics-port", str(metrics), "--admin-port", str(admin), "--config-file", str(config)),
-            *("--pool-name", f"first:{one},second:{two},empty:{three}", "--drain-timeout", "1s"),
-            *("--endpoints-file", str(folder / "{pool}.json")),
+            *("--pool-name", names, "--endpoints-file", str(folder / "{pool}.json"), "--drain-timeout", "1s"),
         ],
     )
     await until_ok(f"http://{HOST}:{admin}/pool", child)
-    first, second, empty = (
-        Target(f"{HOST}:{port}", pools[name]) for name, port in zip(pools, (one, two, three), strict=True)
-    )
+    first, second, empty = targets.values()
     return UnderTest(first, second, empty, health=f"{HOST}:{health}", testing=True)
 
 
@@ -104,7 +111,7 @@ async def gateways(children: Children, folder: Path, under_test: UnderTest) -> A
             admin_port=admin,
             picker_host=target.host,
             picker_ports=(target.port,),
-            endpoints=target.endpoints,
+            endpoints=target.pool,
             response_path="echo",
             request_mode="buffered" if name == "open-buffered" else "full-duplex",
             tls=target.tls,
@@ -134,6 +141,7 @@ async def gateways(children: Children, folder: Path, under_test: UnderTest) -> A
             open_duplex=urls["open-duplex"],
             open_buffered=urls["open-buffered"],
             closed=urls["closed"],
+            dead=first.dead,
             weighted=urls["weighted"] if second else None,
             second=second.endpoints if second else (),
             model=under_test.model,

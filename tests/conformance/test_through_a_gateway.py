@@ -79,7 +79,9 @@ async def listening(small: SmallGateway) -> AsyncIterator[Gateway]:
     doors = ("http", "h2c", "open_duplex", "open_buffered", "closed", "weighted")
     try:
         async with aiohttp.ClientSession() as session:
-            yield Gateway(session, FIRST, **{door: f"{url}/{door}" for door in doors}, second=SECOND)
+            yield Gateway(
+                session, FIRST, **{door: f"{url}/{door}" for door in doors}, dead="127.0.0.19:1", second=SECOND
+            )
     finally:
         await runner.cleanup()
 
@@ -109,7 +111,12 @@ WRONG = {
     ),
     "a served header that tells another endpoint": (
         SmallGateway(served=lambda endpoint: FIRST[0]),
-        {"served-header-is-where-it-arrived", "app-protocol-http", "app-protocol-h2c"},
+        {
+            "served-header-is-where-it-arrived",
+            "app-protocol-http",
+            "app-protocol-h2c",
+            "dead-endpoint-is-passed-over",
+        },
     ),
     "HTTP/1.1 to engines of h2c": (SmallGateway(protocol="HTTP/1.1"), {"app-protocol-h2c"}),
     "lost bytes": (SmallGateway(lost_bytes=1), {"long-body-arrives-whole", "event-stream-arrives-whole"}),
@@ -137,6 +144,7 @@ async def test_without_plugins_and_without_a_second_epp_their_cases_are_not_aske
     assert {each.name for each in found if each.verdict is Verdict.NOT_ASKED} == {
         *STEERING,
         "following-3-pods",
+        "dead-endpoint-is-passed-over",
         "steered-out-of-the-pool-is-answered-with-503",
         "two-pools-by-weight",
     }
