@@ -104,11 +104,11 @@ class InCluster:
         await until(self.replicas[-1].is_listening, 60)
         return self.replicas[-1]
 
-    async def envoy(self, port: int, engines: Sequence[str], pool: str = "") -> Gateway:
-        """An Envoy that asks the picker on this port."""
+    async def envoy(self, *ports: int, engines: Sequence[str], pool: str = "") -> Gateway:
+        """An Envoy that asks the pickers on these ports."""
         listener, admin = free_ports(2)
         self.stack.url, self.stack.envoy_admin = f"http://{HOST}:{listener}", f"http://{HOST}:{admin}"
-        await self.stack.launch_envoy(EnvoySpec(listener, admin, (port,), tuple(engines), pool=pool))
+        await self.stack.launch_envoy(EnvoySpec(listener, admin, ports, tuple(engines), pool=pool))
         return Gateway(self.stack, self.session)
 
 
@@ -155,6 +155,35 @@ async def test_of_two_replicas_one_is_ready_and_the_other_follows_at_once_when_i
         await until(second.is_ready, 10)
 
 
+async def test_while_the_lead_changes_hands_no_request_is_lost() -> None:
+    async with in_cluster(engines=1) as cluster:
+        address = cluster.stack.engines[0].address
+        cluster.fake.cluster.put(inference_pool("chat", [port_of(address)]))
+        cluster.fake.cluster.put(pod("chat", port_of(address)))
+        argv = ("--pool-name=chat", "--ha-enable-leader-election", "--drain-pause=5s")
+        first = await cluster.replica(*argv)
+        await until(first.is_ready)
+        second = await cluster.replica(*argv)
+        running = await cluster.envoy(first.ports[0], second.ports[0], engines=[address])
+        statuses: list[int] = []
+
+        async def ask_on() -> None:
+            while True:
+                statuses.append((await running.ask(chat(new_words()))).status)
+
+        asking = asyncio.create_task(ask_on())
+        await first.stop()
+        await until(second.is_ready)
+        asked = len(statuses)
+
+        async def goes_on() -> bool:
+            return len(statuses) > asked + 5
+
+        await until(goes_on)
+        asking.cancel()
+        assert set(statuses) == {200}
+
+
 async def test_without_its_api_server_a_picker_serves_what_it_knows_and_is_unready_only_if_told_to_be() -> None:
     async with in_cluster(engines=1) as cluster:
         address = cluster.stack.engines[0].address
@@ -163,7 +192,7 @@ async def test_without_its_api_server_a_picker_serves_what_it_knows_and_is_unrea
         patient = await cluster.replica("--pool-name=chat")
         strict = await cluster.replica("--pool-name=chat", "--unready-after-silence=3s")
         await until(patient.is_ready)
-        running = await cluster.envoy(patient.ports[0], [address])
+        running = await cluster.envoy(patient.ports[0], engines=[address])
         assert (await running.ask(chat(new_words()))).ok
         await cluster.fake.down()
         await until(strict.is_unready)
@@ -183,7 +212,7 @@ async def test_two_pools_of_one_picker_are_told_apart_by_metadata_and_by_port() 
         await until(replica.is_ready)
         served = []
         for port, pool in ((replica.ports[0], "chat"), (replica.ports[4], ""), (replica.ports[0], "")):
-            running = await cluster.envoy(port, engines, pool)
+            running = await cluster.envoy(port, engines=engines, pool=pool)
             served.append([(await running.ask(chat(new_words()))).status for _ in range(4)])
         assert served == [[200] * 4, [200] * 4, [404] * 4]
         picks = {}
