@@ -16,6 +16,8 @@ from picker.proto.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 
 T = TypeVar("T")
 EXT_PROC = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+MOST_REPLIES = 5000
+"""More than any case has reason to expect of one stream."""
 WRITE_FAILED = "Internal error from Core"
 """What grpcio says, in place of the status that came, of a stream that ended while a message was being written."""
 LIMITS = (("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20))
@@ -25,13 +27,17 @@ class Ended(Broken):
     """The stream ended with OK where a reply was due."""
 
 
+class Silent(Broken):
+    """No reply came in time."""
+
+
 class Stream:
     """One HTTP request's ext_proc stream, seen from the gateway. `replies` are all that came so far."""
 
     def __init__(self, call: Any, patience_s: float) -> None:
         self.replies: list[ProcessingResponse] = []
         self._call, self._patience_s = call, patience_s
-        self._come: asyncio.Queue[ProcessingResponse | Broken | None] = asyncio.Queue()
+        self._come: asyncio.Queue[ProcessingResponse | Broken | None] = asyncio.Queue(MOST_REPLIES)
         # A read that is given up would cancel the stream; so one task reads, and the queue is waited for.
         self._reading = asyncio.create_task(self._read())
 
@@ -52,12 +58,14 @@ class Stream:
         try:
             come = await asyncio.wait_for(self._come.get(), self._patience_s)
         except TimeoutError:
-            raise Broken(f"nothing within {self._patience_s:g} s after {heard.kinds(self.replies)}") from None
+            raise Silent(f"nothing within {self._patience_s:g} s after {heard.kinds(self.replies)}") from None
         if isinstance(come, Broken):
             raise come
         if come is None:
             raise Ended(f"the stream ended after {heard.kinds(self.replies)}")
         self.replies.append(come)
+        if len(self.replies) > MOST_REPLIES:
+            raise Broken(f"more than {MOST_REPLIES} replies")
         return come
 
     async def until(self, enough: Callable[[Replies], bool]) -> Replies:
@@ -70,16 +78,13 @@ class Stream:
         """Say no more, and hear to the end. Raises Broken unless the stream ends with OK."""
         with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
             await self._call.done_writing()
-        while True:
-            try:
-                come = await asyncio.wait_for(self._come.get(), self._patience_s)
-            except TimeoutError:
-                raise Broken(f"the stream is still open {self._patience_s:g} s after its gateway's end") from None
-            if isinstance(come, Broken):
-                raise come
-            if come is None:
-                return self.replies
-            self.replies.append(come)
+        try:
+            while True:
+                await self.hear()
+        except Ended:
+            return self.replies
+        except Silent:
+            raise Broken(f"the stream is still open {self._patience_s:g} s after its gateway's end") from None
 
     async def abort(self) -> None:
         """Go away, as a gateway does whose client did."""
@@ -90,7 +95,7 @@ class Stream:
     async def _read(self) -> None:
         try:
             while (data := await self._call.read()) is not grpc.aio.EOF:
-                self._come.put_nowait(ProcessingResponse.FromString(data))
+                await self._come.put(ProcessingResponse.FromString(data))
             status, details = await self._call.code(), await self._call.details()
             fine = status is grpc.StatusCode.OK or details == WRITE_FAILED
             failed = None if fine else Broken(_error(status, details))
@@ -98,7 +103,7 @@ class Stream:
             failed = None if error.details() == WRITE_FAILED else Broken(_error(error.code(), error.details()))
         except DecodeError:
             failed = Broken("a reply that is no ProcessingResponse")
-        self._come.put_nowait(failed)
+        await self._come.put(failed)
 
 
 def _error(status: grpc.StatusCode, details: str | None) -> str:

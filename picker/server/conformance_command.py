@@ -71,7 +71,10 @@ def conformance(
     Console().print(table(results))
     click.echo(summary(results))
     if json_file is not None:
-        json_file.write_text(as_json(results))
+        try:
+            json_file.write_text(as_json(results))
+        except OSError as error:
+            raise click.ClickException(str(error)) from error
     if any(result.verdict is Verdict.FAILED for result in results):
         raise SystemExit(1)
 

@@ -1,11 +1,13 @@
 """The pack against an honest EPP and wrong ones: a wrong one fails the rules that it breaks, and those alone."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 from small_epp import NAMES, POOL, Replies, SmallEpp, served
 
+from picker.conformance import epp as epp_module
 from picker.conformance.case import Result, Verdict
 from picker.conformance.epp import discover
 from picker.conformance.runner import WIRE, run
@@ -64,6 +66,13 @@ async def test_an_epp_that_leaves_answers_to_the_gateway_is_not_asked_about_them
         results = await run([case for case in QUICK if case.pack in ("answers", "served")], epp)
     assert [f"{result.name}: {result.seen}" for result in results if result.verdict is Verdict.FAILED] == []
     assert {result.verdict for result in results if result.pack == "answers"} == {Verdict.NOT_ASKED}
+
+
+async def test_an_epp_that_never_stops_replying_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epp_module, "MOST_REPLIES", 50)
+    flood = SmallEpp(twist=lambda said, replies: itertools.repeat(ProcessingResponse(), 1000))
+    found = await failed(flood, [case for case in QUICK if case.name == "header-equals-metadata"])
+    assert found["header-equals-metadata"].seen == "more than 50 replies"
 
 
 # Wrong EPPs
