@@ -1,5 +1,6 @@
 """The plugins that a configuration declares."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,4 +99,4 @@ def _only_values(notes: Notes, kind: str, given: Marked | None) -> None:
         return
     for key, (only, why) in ONLY_VALUES.get(kind, {}).items():
         if key in given.value and given.value[key].plain != only:
-            notes.wrong(given.keys[key], f"{kind} cannot have another {quoted(key)} than {only!r}: {why}")
+            notes.wrong(given.keys[key], f"{kind} cannot have another {quoted(key)} than {json.dumps(only)}: {why}")

@@ -3,6 +3,7 @@
 python -m picker.server.migration docs/migrate.md       # rewrites the tables between their marks
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,7 +79,7 @@ def _parameter_rows() -> Iterator[str]:
             yield f"| `{kind}` | {_code(names)} | passed over: {why} |"
     for kind, values in ONLY_VALUES.items():
         for name, (only, why) in values.items():
-            yield f"| `{kind}` | `{name}` | only `{only}`: {why} |"
+            yield f"| `{kind}` | `{name}` | only `{json.dumps(only)}`: {why} |"
 
 
 def _section_rows() -> Iterator[str]:

@@ -389,8 +389,7 @@ def test_answers_carry_a_session_token_where_sessions_come_back_by_it(plugin: st
         ),
         (
             "plugins: [{type: metrics-data-source, parameters: {scheme: https}}]",
-            "f:3:52: metrics-data-source cannot have another \"scheme\" than 'http': "
-            "engines are scraped over plain HTTP",
+            'f:3:52: metrics-data-source cannot have another "scheme" than "http": engines are scraped over plain HTTP',
         ),
         (
             "dataLayer: {sources: [{pluginRef: x}]}",

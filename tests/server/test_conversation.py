@@ -20,8 +20,10 @@ from ext_proc_messages import (
 )
 from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service, queued
 
+from picker.engines.metrics import EngineSample
 from picker.exchange.machine import ExchangeSettings
 from picker.requests.request import BadRequest
+from picker.server.config import PickerConfig
 from picker.server.conversation import Conversation
 from picker.server.service import Service
 
@@ -103,6 +105,20 @@ def test_a_request_that_is_not_admitted_is_a_429_that_says_why_and_reserves_noth
     headers = {h.header.key: h.header.raw_value for h in reply.immediate_response.headers.set_headers}
     assert headers["x-llm-d-request-dropped-reason"] == b"rejected-saturated"
     assert in_flight(service) == 0
+
+
+def test_a_full_pool_turns_away_sheddable_objectives_alone(clock: Clock) -> None:
+    service = make_service(clock, admits=PickerConfig().admission())
+    service.reader.follow({"batch": -1, "chat": 5}, ())
+    for slot in service.router.pool.view.slots.tolist():
+        service.router.table.observe(slot, EngineSample(running=9, waiting=9), clock(), 0.0)
+
+    answers = [
+        ask(Conversation(service), **{"x-llm-d-inference-objective": name})[0] for name in ("batch", "chat", "?")
+    ]
+
+    assert [answer.HasField("immediate_response") for answer in answers] == [True, False, False]
+    assert answers[0].immediate_response.status.code == 429
 
 
 def test_a_subset_that_names_nobody_is_a_503(service: Service) -> None:
