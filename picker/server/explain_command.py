@@ -143,16 +143,24 @@ def _plain(text: str, style: str = "") -> Text:
     return Text("".join(c if c.isprintable() or c == "\n" else "?" for c in text), style)
 
 
-def fetch(admin: str, request_id: str) -> list[dict[str, Any]]:
-    """All kept decisions about a request. Raises ClickException where there is none or nobody answers."""
+def fetch(admin: str, request_id: str, pool: str = "") -> list[dict[str, Any]]:
+    """All kept decisions about a request, of the first pool or of this one.
+
+    Raises ClickException where there is none or nobody answers.
+    """
     if not admin.startswith(("http://", "https://")):
         raise click.ClickException("--admin is no http URL")
     url = f"{admin.rstrip('/')}/decisions/{urllib.parse.quote(request_id, safe='')}"
+    url += f"?{urllib.parse.urlencode({'pool': pool})}" if pool else ""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             found: list[dict[str, Any]] = json.loads(response.read(MAX_BYTES))
     except urllib.error.HTTPError as error:
-        said = "no kept decision has this request id" if error.code == 404 else f"{url} answered {error.code}"
+        said = (
+            f"no kept decision{f' of pool {pool}' if pool else ''} has this request id"
+            if error.code == 404
+            else f"{url} answered {error.code}"
+        )
         raise click.ClickException(said) from error
     except (OSError, ValueError) as error:
         raise click.ClickException(f"no picker answers at {admin}: {error}") from error
@@ -162,10 +170,11 @@ def fetch(admin: str, request_id: str) -> list[dict[str, Any]]:
 @click.command(context_settings={"show_default": True})
 @click.argument("request_id")
 @click.option("--admin", default=ADMIN, help="The picker's admin port; every worker has its own.")
+@click.option("--pool", default="", help="Of a picker with several pools; default: the first.")
 @click.option("--json", "as_json", is_flag=True, help="The decision log's own words.")
-def explain(request_id: str, admin: str, as_json: bool) -> None:
+def explain(request_id: str, admin: str, pool: str, as_json: bool) -> None:
     """Why a request was sent where it was: x-request-id to everything that the pick knew, and what came of it."""
-    decisions = fetch(admin, request_id)
+    decisions = fetch(admin, request_id, pool)
     if as_json:
         click.echo(json.dumps(decisions, indent=2))
         return

@@ -78,13 +78,13 @@ def configuration(options: ServeOptions) -> PickerConfig:
 
 async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, OSError, ValueError for what cannot start."""
+    stop = _stop_signal()
     config = configuration(options)
     for warning in config.warnings:
         log.warning("config", message=warning)
     process = PickerProcess(options, config)
     for pool in process.served:
         pool.warm()
-    stop = _stop_signal()
     async with contextlib.AsyncExitStack() as cleanup:
         for pool in process.served:
             cleanup.push_async_callback(pool.close)

@@ -112,6 +112,13 @@ async def test_json_is_the_decision_log(service: Service) -> None:
     assert json.loads(result.output) == [json.loads(json.dumps(decision).replace("Infinity", "null"))]
 
 
+async def test_of_several_pools_the_named_one_is_asked(service: Service) -> None:
+    pick(service, "known")
+    assert (await asked(service, "known", "--pool", "chat")).exit_code == 0
+    result = await asked(service, "known", "--pool", "elsewhere")
+    assert (result.exit_code, "of pool elsewhere" in result.output) == (1, True)
+
+
 async def test_an_unknown_id_and_a_silent_port_are_errors_in_words(service: Service) -> None:
     unknown = await asked(service, "nobody")
     assert (unknown.exit_code, unknown.output) == (1, "Error: no kept decision has this request id\n")
