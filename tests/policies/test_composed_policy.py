@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picker.policies.composed.pickers import weighted_random
+from picker.policies.composed.plugins import SCORERS
 from picker.policies.composed.policy import Composed, Params, Step
 from picker.policies.composed.saturation import Admission, Concurrency, OwnLoad, ScrapedLoad, Utilization
 from picker.policies.example import example_rows
@@ -51,6 +52,32 @@ def test_filters_that_leave_nobody_leave_nobody_to_pick() -> None:
     assert np.isinf(policy.score(REQUEST, example_rows(REQUEST, waiting=[0, 0]), 0.0).cost).all()
 
 
+LOADS = ("waiting", "running", "in_flight", "queued_tokens")
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_whatever_is_put_together_somebody_can_be_picked_and_the_order_of_rows_does_not_matter(
+    data: st.DataObject,
+) -> None:
+    n = data.draw(st.integers(1, 6))
+    scorers = data.draw(st.lists(st.sampled_from(sorted(SCORERS)), max_size=4))
+    filters = data.draw(st.lists(st.sampled_from(["prefix-cache-affinity-filter", "utilization-detector"]), max_size=2))
+    counts = st.lists(st.sampled_from([0.0, 1.0, 5.0, 6.0, 1e6]), min_size=n, max_size=n)
+    shares = st.lists(st.sampled_from([0.0, 0.5, 0.8, 1.0]), min_size=n, max_size=n)
+    columns = {name: data.draw(counts) for name in LOADS} | {"kv_usage": data.draw(shares), "slots": list(range(n))}
+    columns["hit_tokens"] = [1600 * share for share in data.draw(shares)]
+    order = data.draw(st.permutations(range(n)))
+    policy = composed(*map(Step, scorers), filters=tuple(map(Step, filters)))
+
+    cost = policy.score(REQUEST, example_rows(REQUEST, **columns), 0.0).cost
+    moved = {name: [column[i] for i in order] for name, column in columns.items()}
+
+    assert np.isfinite(cost).any()
+    assert not np.isnan(cost).any()
+    np.testing.assert_allclose(policy.score(REQUEST, example_rows(REQUEST, **moved), 0.0).cost, cost[list(order)])
+
+
 def test_the_random_picker_holds_all_alike() -> None:
     rows = example_rows(REQUEST, waiting=[0, 9])
 
@@ -60,12 +87,12 @@ def test_the_random_picker_holds_all_alike() -> None:
 def test_the_weighted_random_picker_draws_as_often_as_it_says() -> None:
     policy = composed(Step("kv-cache-utilization-scorer"), picker="weighted-random-picker")
     rows = example_rows(REQUEST, kv_usage=[0.9, 0.7, 0.4, 1.0])
-    drawn = [policy.score(REQUEST, rows, 0.0) for _ in range(20_000)]
+    drawn = [policy.score(REQUEST, rows, 0.0) for _ in range(5_000)]
 
     assert drawn[0].propensity is not None
     np.testing.assert_allclose(drawn[0].propensity, [0.1, 0.3, 0.6, 0.0])
     firsts = np.bincount([scores.cost.argmin() for scores in drawn], minlength=4) / len(drawn)
-    np.testing.assert_allclose(firsts, drawn[0].propensity, atol=0.012)
+    np.testing.assert_allclose(firsts, drawn[0].propensity, atol=0.025)
 
 
 def test_the_weighted_random_picker_puts_scores_of_zero_last_and_all_zeros_alike() -> None:
@@ -77,7 +104,7 @@ def test_the_weighted_random_picker_puts_scores_of_zero_last_and_all_zeros_alike
 
 
 @given(st.lists(st.floats(0, 1e7), min_size=1, max_size=8))
-@settings(max_examples=100)
+@settings(max_examples=50, deadline=None)
 def test_any_weights_give_finite_costs_and_chances_that_sum_to_one(weights: list[float]) -> None:
     cost, chance = weighted_random(np.array(weights), np.random.default_rng(0))
 

@@ -12,6 +12,8 @@ import pytest
 from small_pool import make
 
 import picker.policies
+from picker.policies.composed.pickers import PICKERS
+from picker.policies.composed.plugins import FILTERS, SCORERS
 from picker.policies.doc import policies_page
 from picker.policies.registry import REGISTRY
 
@@ -38,6 +40,11 @@ def test_a_policy_says_formula_limits_source_and_an_example(name: str) -> None:
 
     for part in ("**Formula.**", "**Limits.**", "**Source.**", ">>> "):
         assert part in doc
+
+
+@pytest.mark.parametrize("kind", [*FILTERS, *SCORERS, *PICKERS])
+def test_every_plugin_of_a_composed_policy_is_written_down(kind: str) -> None:
+    assert f"`{kind}`" in docstring("composed") or f"({kind})" in docstring("composed")
 
 
 @pytest.mark.parametrize("name", REGISTRY)
