@@ -35,7 +35,7 @@ step() {
       wait "$pid" 2>/dev/null || true
       failed "$what" "not done after $seconds s"
     fi
-    sleep 1
+    sleep 0.2
   done
   wait "$pid" || status=$?
   [ "$status" -eq 0 ] || failed "$what" "exit status $status"
