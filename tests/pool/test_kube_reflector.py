@@ -280,10 +280,17 @@ def test_a_place_that_the_server_keeps_refusing_is_given_up_for_a_list():
 
 
 def test_a_kind_that_does_not_exist_is_empty_and_asked_for_now_and_then():
-    reflector = listed(thing("a", 3, 1), needed=False)
+    reflector = mirror()
     reflector.failed(Failure(404, "page not found"))
-    assert reflector.changes() == [Change("a", None)]
     assert (reflector.synced, reflector.ask(), reflector.ask()) == (True, Wait(30.0), List(kube.PAGE))
+
+
+def test_a_kind_that_goes_away_is_believed_to_have_gone_when_it_was_said_three_times():
+    reflector, told = listed(thing("a", 3, 1)), []
+    for _ in range(3):
+        reflector.failed(Failure(404, "page not found"))
+        told.append((reflector.changes(), reflector.ask()))
+    assert told == [([], Wait(0.5)), ([], Wait(1.0)), ([Change("a", None)], Wait(30.0))]
 
 
 @pytest.mark.parametrize(("needed", "synced"), [(True, False), (False, True)])

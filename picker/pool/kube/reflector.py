@@ -1,11 +1,11 @@
 """One collection of the API, mirrored: list, then watch from there, and list again when the server has forgotten.
 
-    LIST --last page--> WATCH --event, bookmark--> WATCH     the next watch starts after the last event seen
-    WATCH --stream ends--> WATCH                             at once, or after a pause if it was a short one
-    WATCH, LIST --410 Gone--> LIST                           what differs from the mirror is applied at the end
-    any --404--> empty mirror, LIST after a long pause       the kind does not exist (yet)
-    any --other failure--> WAIT, then as before              the mirror stays as it is
-    WATCH --third refusal in a row--> LIST                   perhaps it is this place that cannot be served
+    LIST --last page--> WATCH --event, bookmark--> WATCH   the next watch starts after the last event seen
+    WATCH --stream ends--> WATCH                           at once, or after a pause if it was a short one
+    WATCH, LIST --410 Gone--> LIST                         what differs from the mirror is applied at the end
+    any --404, thrice--> empty mirror, later LIST          the kind does not exist (yet, or any more)
+    any --other failure--> WAIT, then as before            the mirror stays as it is
+    WATCH --third refusal in a row--> LIST                 perhaps it is this place that cannot be served
 
 Sans-I/O: `ask` says what to do next; feed the answer back; `changes` gives what is new in the mirror. A mirror changes
 with each event and once per list, never with half a list. Lists are read in pages, at the most recent state: a mirror
@@ -14,10 +14,9 @@ does not go back in time. Resource versions are compared for equality alone.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import msgspec
-
+from picker.pool.kube import wire
 from picker.pool.kube.objects import BadObject
 
 T = TypeVar("T")
@@ -86,45 +85,6 @@ class _Held(Generic[T]):
     problem: str
 
 
-class _Named(msgspec.Struct):
-    name: str
-    uid: str = ""
-    resourceVersion: str = ""
-
-
-class _Object(msgspec.Struct):
-    metadata: _Named
-
-
-class _ListMeta(msgspec.Struct):
-    resourceVersion: str = ""
-    proceed: str | None = msgspec.field(default=None, name="continue")
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta
-    items: list[msgspec.Raw] | None = None
-
-
-class _Marked(msgspec.Struct):
-    metadata: _ListMeta
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _Status(msgspec.Struct):
-    code: Any = None
-    message: Any = ""
-
-
-_OBJECT, _PAGE = msgspec.json.Decoder(_Object), msgspec.json.Decoder(_Page)
-_EVENT, _STATUS = msgspec.json.Decoder(_Event), msgspec.json.Decoder(_Status)
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
 class Reflector(Generic[T]):
     """Mirrors one collection. `read` turns an object's bytes into what is kept, or raises BadObject.
 
@@ -165,12 +125,9 @@ class Reflector(Generic[T]):
     def page(self, body: bytes) -> Iterator[None]:
         """Take the answer to a List; pauses between slices of objects, for others to have a turn."""
         try:
-            page = _PAGE.decode(body)
-        except _UNREADABLE as error:
-            self.failed(Failure(UNREADABLE, f"a list that cannot be read: {str(error)[:200]}"))
-            return
-        if not page.metadata.resourceVersion:
-            self.failed(Failure(UNREADABLE, "a list without a resourceVersion"))
+            page = wire.page(body)
+        except BadObject as error:
+            self.failed(Failure(UNREADABLE, f"a list that cannot be read: {error}"))
             return
         if self._paging is None:
             self._listed = {}
@@ -189,19 +146,18 @@ class Reflector(Generic[T]):
     def line(self, line: bytes) -> bool:
         """Take one line of a Watch. False: the stream has nothing more to say, ask anew."""
         try:
-            event = _EVENT.decode(line)
+            event = wire.event(line)
             if event.type == "ERROR":
-                self._refused(_STATUS.decode(event.object))
+                self._refused(wire.status(event.object))
                 return False
-            meta = _OBJECT.decode(event.object).metadata if event.type != "BOOKMARK" else _bookmark(event.object)
-        except _UNREADABLE as error:
-            self.failed(Failure(UNREADABLE, f"an event that cannot be read: {str(error)[:200]}"))
+            if event.type == "BOOKMARK":
+                version = wire.bookmark(event.object)
+            else:
+                version = self._happened(event, wire.named(event.object))
+        except BadObject as error:
+            self.failed(Failure(UNREADABLE, f"an event that cannot be read: {error}"))
             return False
-        if event.type in ("ADDED", "MODIFIED"):
-            self._keep(meta.name, self._understood(meta, bytes(event.object)))
-        elif event.type == "DELETED":
-            self._drop(meta.name)
-        self._version = meta.resourceVersion or self._version
+        self._version = version or self._version
         self._well()
         return True
 
@@ -220,7 +176,11 @@ class Reflector(Generic[T]):
             self._forget_place()
             return
         self.trouble = failure.reason if failure.status is None else f"{failure.status}: {failure.reason}"
-        if failure.status == NOT_FOUND:
+        if failure.status == NOT_FOUND and self._held and self._failures + 1 < REFUSALS:
+            # An API server that is just starting may not know a kind yet.
+            self._version, self._paging = None, None
+            self._back_off(0.0)
+        elif failure.status == NOT_FOUND:
             self._forget_place()
             self._listed = {}
             self._replace()
@@ -246,7 +206,15 @@ class Reflector(Generic[T]):
         self._replace()
         self.relist()
 
-    def _refused(self, status: _Status) -> None:
+    def _happened(self, event: wire.Event, meta: wire.Named) -> str:
+        """Apply an event; the version as of it."""
+        if event.type in ("ADDED", "MODIFIED"):
+            self._keep(meta.name, self._understood(meta, bytes(event.object)))
+        elif event.type == "DELETED":
+            self._drop(meta.name)
+        return meta.resourceVersion
+
+    def _refused(self, status: wire.Status) -> None:
         code = status.code if isinstance(status.code, int) else None
         self.failed(Failure(code, str(status.message)[:200]))
 
@@ -271,17 +239,17 @@ class Reflector(Generic[T]):
 
     def _list(self, raw: bytes) -> None:
         try:
-            meta = _OBJECT.decode(raw).metadata
-        except _UNREADABLE as error:
+            meta = wire.named(raw)
+        except BadObject as error:
             # Without a name it cannot even be said which one it is.
-            self._listed.setdefault("", _Held("", None, f"an object without a name: {str(error)[:200]}"))
+            self._listed.setdefault("", _Held("", None, f"an object without a name: {error}"))
             return
         if len(self._listed) >= MAX_OBJECTS and meta.name not in self._listed:
             self._say_full()
             return
         self._listed[meta.name] = self._understood(meta, raw)
 
-    def _understood(self, meta: _Named, raw: bytes) -> _Held[T]:
+    def _understood(self, meta: wire.Named, raw: bytes) -> _Held[T]:
         held = self._held.get(meta.name)
         version = f"{meta.uid}@{meta.resourceVersion}"
         if held is not None and held.version == version:
@@ -320,8 +288,3 @@ class Reflector(Generic[T]):
     def _drop(self, name: str) -> None:
         if self._held.pop(name, None) is not None:
             self._changes.append(Change(name, None))
-
-
-def _bookmark(raw: msgspec.Raw) -> _Named:
-    """A bookmark's object has a version and no name."""
-    return _Named("", resourceVersion=msgspec.json.decode(raw, type=_Marked).metadata.resourceVersion)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 COALESCE_S = 0.1
 LONGEST_S = 1.0
-SHARE = 0.02
+SHARE = 0.01
 """Changes that come together are published together: no sooner after the last time than 0.1 s, and later where a
 publication costs so much that it would take more than this share of a core; 1 s at most."""
 PROBE_S = 10.0
