@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from composing import REQUEST, look, members, scored
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picker.engines.metrics import LoraState
@@ -66,6 +66,7 @@ def test_an_adapter_is_best_where_it_runs_then_where_there_is_room_then_where_it
 
 
 @given(st.data())
+@settings(max_examples=50, deadline=None)
 def test_every_score_is_a_share(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 6))
     counts = st.lists(st.integers(0, 10**7).map(float), min_size=n, max_size=n)
