@@ -10,6 +10,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tests" / "conformance"))
 
 from small_epp import SmallEpp, serving
 
+from picker.exchange.events import RequestArrived
 from picker.server.up.ports import free_run
 
 PODS = ("127.0.0.31", "127.0.0.32", "127.0.0.33")
@@ -36,10 +37,15 @@ async def test_picker_passes_every_case_and_every_case_is_asked(tmp_path: Path) 
     assert found["passed"] >= 80
 
 
-async def test_an_epp_that_sends_steered_requests_elsewhere_is_found_out(tmp_path: Path) -> None:
+async def test_an_epp_that_steers_elsewhere_and_has_errors_for_answers_is_found_out(tmp_path: Path) -> None:
     first = free_run(3)
     pool = tuple(f"{ip}:{port}" for ip in PODS for port in range(first, first + 3))
-    wrong = SmallEpp(pool, restrict=lambda arrived: arrived.subset and pool[-1:])
+
+    def elsewhere(arrived: RequestArrived) -> tuple[str, ...] | None:
+        nowhere = not arrived.subset or "192.0.2.1:1" in arrived.subset
+        return arrived.subset if nowhere else pool[-1:]
+
+    wrong = SmallEpp(pool, restrict=elsewhere, errors=True)
     async with serving(wrong) as port:
         address = f"127.0.0.1:{port}"
         argv = ["--epp", address, "--health", address, "--insecure", "--endpoints", ",".join(pool), "--testing-plugins"]

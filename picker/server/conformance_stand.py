@@ -119,7 +119,8 @@ async def gateways(children: Children, folder: Path, under_test: UnderTest) -> A
         )
 
     specs = {
-        "http": spec("http", first),
+        # Failing open, so that an EPP's error is not mistaken for an answer of its own.
+        "http": spec("http", first, fail_open=True),
         "h2c": spec("h2c", first),
         "open-duplex": spec("open-duplex", away, fail_open=True),
         "open-buffered": spec("open-buffered", away, fail_open=True),
