@@ -24,15 +24,19 @@ def decode(body: bytes) -> dict[str, Any] | None:
     if not body.startswith(_MAGIC):
         raise bad_request("no Kubernetes protobuf envelope")
     try:
-        envelope = dict(_fields(body[len(_MAGIC) :]))
-        kind = dict(_fields(envelope[1])).get(2, b"").decode()
-        raw = list(_fields(envelope.get(2, b"")))
+        return _object(body[len(_MAGIC) :])
     except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise bad_request(f"malformed protobuf: {error}") from None
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    envelope = dict(_fields(body))
+    kind = dict(_fields(envelope[1])).get(2, b"").decode()
     if kind == "DeleteOptions":
         return None
     if kind not in KINDS:
         raise unsupported_media(f"{CONTENT_TYPE} of {kind}")
+    raw = list(_fields(envelope.get(2, b"")))
     single = dict(raw)
     obj: dict[str, Any] = {"apiVersion": "v1", "kind": kind, "metadata": _metadata(single.get(1, b""))}
     if kind == "Secret":
