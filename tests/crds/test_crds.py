@@ -65,6 +65,13 @@ def test_names_versions_and_columns_are_the_published_ones(name: str) -> None:
     assert version["subresources"] == {"status": {}}
 
 
+@pytest.mark.parametrize("name", sorted(name for name in OURS if ".inference.networking." in name))
+def test_a_bundle_version_is_that_of_the_record(name: str) -> None:
+    """Gateways and the conformance suite read it."""
+    version = OURS[name]["metadata"]["annotations"]["inference.networking.k8s.io/bundle-version"]
+    assert UPSTREAM["crds"][name]["source"].endswith(f"({version})")
+
+
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_every_field_is_described(name: str) -> None:
     def undescribed(inner: dict[str, Any], path: str) -> list[str]:
