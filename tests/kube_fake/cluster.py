@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from . import patches, schema
+from . import definitions, patches, schema
 from .errors import Cause, already_exists, bad_request, conflict, invalid, not_found, unsupported_media
 from .kinds import BUILT_IN, CRDS, NAMESPACES, Resource, custom
 from .store import Key, Obj, Store
@@ -212,8 +212,8 @@ class Cluster:
         wrong = schema.violations(wanted, resource.schema, old) if resource.schema is not None else []
         wrong += _frozen(resource, wanted, old)
         if resource is CRDS:
-            wrong += _crd_faults(wanted)
-            wanted = _established(wanted, self._time())
+            wrong += definitions.faults(wanted)
+            wanted = definitions.established(wanted, self._time())
         if wrong:
             raise invalid(resource.kind, key[1], wrong)
         return self._write(resource, key, self._stamped(resource, wanted, old), how)
@@ -281,33 +281,3 @@ def _frozen(resource: Resource, obj: Obj, old: Obj | None) -> list[Cause]:
         for name in IMMUTABLE.get(resource.store, ())
         if obj.get("spec", {}).get(name) != old.get("spec", {}).get(name)
     ]
-
-
-def _crd_faults(crd: Obj) -> list[Cause]:
-    """Name, approval of protected groups, and CEL rules of a CustomResourceDefinition."""
-    spec = crd.get("spec", {})
-    group, plural = str(spec.get("group", "")), spec.get("names", {}).get("plural")
-    wrong = []
-    if crd["metadata"]["name"] != f"{plural}.{group}":
-        wrong.append(
-            Cause("metadata.name", "FieldValueInvalid", f'must be spec.names.plural+"."+spec.group: {plural}.{group}')
-        )
-    protected = f".{group}".endswith((".k8s.io", ".kubernetes.io"))
-    annotation = "api-approved.kubernetes.io"
-    if protected and annotation not in crd["metadata"].get("annotations", {}):
-        wrong.append(Cause(f"metadata.annotations[{annotation}]", "FieldValueRequired", "protected groups need it"))
-    if sum(bool(version.get("storage")) for version in spec.get("versions", ())) != 1:
-        wrong.append(
-            Cause("spec.versions", "FieldValueInvalid", "must have exactly one version marked as storage version")
-        )
-    for version in spec.get("versions", ()):
-        wrong += schema.check_rules(version.get("schema", {}).get("openAPIV3Schema", {}))
-    return wrong
-
-
-def _established(crd: Obj, now: str) -> dict[str, Any]:
-    words = {"lastTransitionTime": now, "status": "True", "message": ""}
-    conditions = [{"type": name, "reason": name, **words} for name in ("NamesAccepted", "Established")]
-    versions = [version["name"] for version in crd["spec"].get("versions", ()) if version.get("storage")]
-    names = crd["spec"].get("names", {})
-    return {**crd, "status": {"acceptedNames": names, "conditions": conditions, "storedVersions": versions}}
