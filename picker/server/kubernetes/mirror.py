@@ -9,8 +9,10 @@ from typing import Generic, TypeVar
 import aiohttp
 import structlog
 
+from picker.pool.kube import wire
 from picker.pool.kube.access import Resource
 from picker.pool.kube.lines import MAX_LINE, Lines
+from picker.pool.kube.objects import BadObject
 from picker.pool.kube.reflector import Change, Failure, List, Reflector, Wait, Watch
 from picker.server.kubernetes.cluster import Cluster
 
@@ -138,8 +140,8 @@ class Mirror(Generic[T]):
         self.answered_at = self._clock()
         if answer.status == 200:
             return False
-        reason = (await _read(answer, 65_536)).decode("utf-8", "replace")
-        self._failed(verb, Failure(answer.status, " ".join(reason.split())[:300], _seconds(answer)))
+        reason = _message(await _read(answer, 65_536))
+        self._failed(verb, Failure(answer.status, reason, _seconds(answer)))
         return True
 
     def _failed(self, verb: str, failure: Failure) -> None:
@@ -175,6 +177,16 @@ async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
         if len(body) > limit:
             raise ValueError(f"an answer of more than {limit} bytes")
     return bytes(body)
+
+
+def _message(body: bytes) -> str:
+    """What a refusal says: the message of a Status object, or else all of it."""
+    try:
+        message = wire.status(body).message
+    except BadObject:
+        message = None
+    text = message if isinstance(message, str) and message else body.decode("utf-8", "replace")
+    return " ".join(text.split())[:300]
 
 
 def _seconds(answer: aiohttp.ClientResponse) -> float:

@@ -222,7 +222,7 @@ async def test_without_leave_to_see_pods_the_source_waits_and_says_once_which_ri
             await watched.until("a", "b")
     (said,) = [line for line in logs if line["log_level"] == "warning"]
     assert (said["verb"], said["kind"], said["namespace"]) == ("list", "pods", "ns")
-    assert said["reason"].startswith("403: ")
+    assert said["reason"].startswith("403: pods is forbidden")
 
 
 @pytest.mark.parametrize(("code", "reason"), [(500, "InternalError"), (429, "TooManyRequests"), (401, "Unauthorized")])
