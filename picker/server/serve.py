@@ -53,8 +53,9 @@ class PickerProcess:
     async def say_readiness(self) -> None:
         """Tell who asks for our health whether we are ready."""
         missing = self._readiness.missing(self.keepers, leading=self.leading, draining=self.draining)
-        if missing != self._missing:
-            log.info("ready" if not missing else "not ready", **({"because": missing} if missing else {}))
+        if missing == self._missing:
+            return
+        log.info("ready" if not missing else "not ready", **({"because": missing} if missing else {}))
         self._missing = missing
         await self.health.ready(not missing)
 
