@@ -25,12 +25,15 @@ class _Flight:
     slot: int
     hardware: int
     new_tokens: float
+    work: float
     place: float | None
     queued_tokens: float
     queued_work: float
     """Of all that is prefilled before its first token, its own included."""
     decoding: tuple[float, float, float] | None = None
     """When its first token came: sequences decoding there, their context, the longest of them."""
+    prefilled: tuple[float, float] = (0.0, 0.0)
+    """What had been prefilled there until then, in tokens and token pairs."""
 
 
 class Watch:
@@ -41,6 +44,7 @@ class Watch:
         self._fits = [StepFit() for _ in range(MAX_HARDWARE)]
         self._flights: dict[int, _Flight] = {}
         self._on: dict[int, dict[int, _Flight]] = {}
+        self._prefilled: dict[int, tuple[float, float]] = {}
         self._hardware = np.zeros(1, np.intp)
         self._kv_tokens = np.zeros(1)
 
@@ -62,6 +66,7 @@ class Watch:
             int(rows.slots[row]),
             int(rows.hardware[row]),
             new,
+            work,
             place,
             float(rows.queued_tokens[row]) + new,
             float(rows.queued_work[row]) + work,
@@ -75,33 +80,44 @@ class Watch:
         if entry is None or entry.decoding is not None:
             return
         self._fits[entry.hardware].prefilled(ttft_s * 1e3, entry.queued_tokens, entry.queued_work)
+        tokens, work = self._prefilled.get(entry.slot, (0.0, 0.0))
+        self._prefilled[entry.slot] = entry.prefilled = tokens + entry.new_tokens, work + entry.work
         entry.decoding = 1.0, 0.0, 0.0
-        contexts = [
-            other.request.prompt_tokens for other in self._on.get(entry.slot, {}).values() if other.decoding is not None
-        ]
-        if contexts:
-            entry.decoding = float(len(contexts)), sum(contexts), max(contexts)
+        entry.decoding = self._batch(entry.slot)
 
     def ended(self, flight: int, facts: Facts | None) -> None:
         """It is over; None where another endpoint served."""
         entry = self._flights.pop(flight, None)
         if entry is None:
             return
+        after = self._batch(entry.slot)
         self._on.get(entry.slot, {}).pop(flight, None)
         if facts is None or facts.status != 200 or facts.completion_tokens is None:
             return
         output = min(float(max(0, facts.completion_tokens)), _ABSURD_TOKENS)
         self.outputs.learn(entry.request, output)
         self.lengths.add(entry.request.prompt_tokens, entry.new_tokens, output, entry.place)
-        if entry.decoding is not None and facts.tpot_s is not None:
-            sequences, context, longest = entry.decoding
+        if entry.decoding is not None and facts.tpot_s is not None and output > 1:
+            sequences, context, longest = ((one + two) / 2 for one, two in zip(entry.decoding, after, strict=True))
             grown = output / 2
+            meanwhile = self._prefilled.get(entry.slot, entry.prefilled)
             self._fits[entry.hardware].decoded(
-                facts.tpot_s * 1e3, sequences, context + sequences * grown, longest + grown
+                facts.tpot_s * 1e3,
+                sequences,
+                context + sequences * grown,
+                longest + grown,
+                (meanwhile[0] - entry.prefilled[0]) / output,
+                (meanwhile[1] - entry.prefilled[1]) / output,
             )
+
+    def _batch(self, slot: int) -> tuple[float, float, float]:
+        """Sequences decoding there, the tokens of their prompts, the longest of these."""
+        prompts = [one.request.prompt_tokens for one in self._on.get(slot, {}).values() if one.decoding is not None]
+        return float(len(prompts)), sum(prompts), max(prompts, default=0.0)
 
     def left(self, slot: int) -> None:
         """Another endpoint may take the slot; what still runs there is nobody's load."""
+        self._prefilled.pop(slot, None)
         for flight in self._on.pop(slot, {}):
             del self._flights[flight]
 

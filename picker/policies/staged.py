@@ -6,7 +6,7 @@ and `within` ranks them. They are others instead where these cost it, and everyb
 milliseconds (`picker/policies/stage_places.py`): engines of the neighbouring stages, when its own is hot, and engines
 of any stage that hold more of its prefix. All further engines follow as fallbacks.
 
-**Plan.** Made about once a minute, off the pick's path, from the lengths of what ended and from step times: those
+**Plan.** Made twice a minute, off the pick's path, from the lengths of what ended and from step times: those
 fitted to this pool's own answers, or given. Boundaries follow the load in between. A plan must save 5 % of the time per
 token by more than chance; without such a plan there are no stages, and `within` decides alone, pick for pick.
 docs/stages.md has the whole story.

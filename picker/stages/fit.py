@@ -1,8 +1,9 @@
 """A step model from what a router sees: how long tokens took, and what else was on the engine.
 
 Two least squares with no coefficient below 0, on errors relative to what was measured, forgetting: time per token over
-sequences, context and its unevenness; time to first token over prefill. What is seen of an engine is its state at one
-moment of a long answer, so the fit is rough; a row of the table, where there is one, is better.
+sequences, context and its unevenness, and prefill meanwhile; time to first token over prefill. What is seen of an
+engine is its state at two moments of a long answer, so the fit is rough; a row of the table, where there is one, is
+better. Where lengths have been alike for long, what unlike ones cost is forgotten.
 """
 
 import math
@@ -14,7 +15,7 @@ from picker.stages.step_model import StepModel
 
 ENOUGH = 100
 """Answers of which both times are known, before a model is made."""
-_MEMORY = 2000.0
+_MEMORY = 10_000.0
 _SWEEPS = 200
 
 
@@ -49,13 +50,15 @@ class StepFit:
     """Of engines of one kind."""
 
     def __init__(self) -> None:
-        self._decode, self._prefill = _Line(4), _Line(3)
+        self._decode, self._prefill = _Line(6), _Line(3)
 
-    def decoded(self, tpot_ms: float, sequences: float, context: float, longest: float) -> None:
+    def decoded(
+        self, tpot_ms: float, sequences: float, context: float, longest: float, tokens: float = 0.0, work: float = 0.0
+    ) -> None:
         """Tokens of an answer came this far apart, in a batch of `sequences` with `context` tokens, `longest` of them
-        in one. Numbers that cannot be are left out."""
+        in one, while so much was prefilled per token, in tokens and token pairs. What cannot be is left out."""
         uneven = max(0.0, sequences * longest - context)
-        self._decode.learn((1.0, sequences, context / 1e6, uneven / 1e6), tpot_ms)
+        self._decode.learn((1.0, sequences, context / 1e6, uneven / 1e6, tokens, work / 1e6), tpot_ms)
 
     def prefilled(self, ttft_ms: float, tokens: float, work: float) -> None:
         """A first token came after so long, with so much to prefill until then, in tokens and in token pairs."""
@@ -65,7 +68,7 @@ class StepFit:
         """None before enough was seen."""
         if min(self._decode.rows, self._prefill.rows) < ENOUGH:
             return None
-        fixed, sequence, context, uneven = self._decode.solve().tolist()
+        fixed, sequence, context, uneven, *_ = self._decode.solve().tolist()
         _, token, work = self._prefill.solve().tolist()
         return StepModel(
             fixed_ms=max(fixed, 0.1),

@@ -133,10 +133,16 @@ def _coarse(value: Valuation, line: Sequence[int], kinds: int) -> tuple[float, L
 
 
 def _refined(value: Valuation, found: tuple[float, Layout]) -> tuple[float, Layout]:
-    """The second phase: the best of all single changes, again and again. Never worse than what it is given."""
+    """The second phase. Never worse than what it is given."""
     cost, layout = found
-    for _ in range(_ROUNDS if np.isfinite(cost) else 0):
-        changes = _changes(layout)
+    return improved(value, layout, _ROUNDS) if np.isfinite(cost) else found
+
+
+def improved(value: Valuation, layout: Layout, moves: int) -> tuple[float, Layout]:
+    """The best of all single changes, again and again, and what it costs; at most so many of them move an engine."""
+    cost = cost_of(value, layout)
+    for _ in range(_ROUNDS):
+        changes = _changes(layout, engines=moves > 0)
         if not changes:
             break
         stages = np.array([change.stages for change in changes])
@@ -148,17 +154,18 @@ def _refined(value: Valuation, found: tuple[float, Layout]) -> tuple[float, Layo
         best = int(totals.argmin())
         if not totals[best] < cost * (1.0 - 1e-6):
             break
+        moves -= changes[best].counts != layout.counts
         cost, layout = float(totals[best]), changes[best]
     return cost, layout
 
 
-def _changes(layout: Layout) -> list[Layout]:
+def _changes(layout: Layout, *, engines: bool) -> list[Layout]:
     changed = []
     cuts, counts = layout.cuts, layout.counts
     for s in range(1, layout.stages):
         shifted = (cuts[s] + shift for shift in _SHIFTS if cuts[s - 1] < cuts[s] + shift < cuts[s + 1])
         changed += [Layout((*cuts[:s], cut, *cuts[s + 1 :]), counts) for cut in shifted]
-        for giver, taker in ((s - 1, s), (s, s - 1)):
+        for giver, taker in ((s - 1, s), (s, s - 1)) if engines else ():
             for kind, number in enumerate(counts[giver]):
                 if number and sum(counts[giver]) > 1:
                     moved = [list(row) for row in counts]

@@ -8,11 +8,12 @@ staging, and the plan says why.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from picker.stages.lengths import Lengths, Traffic, drift
-from picker.stages.plan import Layout, Proposal, cost_of, kinds_of, propose
+from picker.stages.plan import Layout, Proposal, cost_of, improved, kinds_of, propose
 from picker.stages.qoe import Valuation
 from picker.stages.step_model import StepModel
 
@@ -69,7 +70,7 @@ class ReplanSettings:
     requests: float = 200.0
     every_s: float = 10.0
     """Between looks, at least; after `at_most_s` without drift there is one anyway."""
-    at_most_s: float = 60.0
+    at_most_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +104,58 @@ def decide(current: Plan | None, lengths: Lengths, models: Mapping[int, StepMode
     found = propose(traffic, kinds, [kind_of[engine] for engine in engines], move_ms=settings.move_ms)
     value = Valuation(traffic.times(found.load), kinds, move_ms=settings.move_ms)
     whole = Layout((0, value.buckets), (tuple(np.bincount(list(kind_of.values()), minlength=len(kinds)).tolist()),))
+    judged = partial(_judged, whole=whole, lengths=lengths, kinds=kinds, load=found.load, settings=settings)
+    verdict = "no division is expected to be better"
     holding = _holding(current, kind_of)
-    if holding is not None and holding.layout is not None:
-        kept = cost_of(value, holding.layout) / value.per_ms
-        if not found.ms < kept * (1.0 - settings.switch_gain) and found.unstaged_ms > 0:
-            found = replace(found, layout=holding.layout, ms=kept)
-    if found.layout.stages == 1:
-        return unstaged(engines, "no division is expected to be better", found.ms)
-    gains = gains_of(found.layout, whole, lengths.folds(), kinds, found.load, settings.move_ms)
+    kept_ms = math.inf
+    if holding is not None and holding.layout is not None and found.unstaged_ms > 0:
+        kept_ms = cost_of(value, holding.layout) / value.per_ms
+    if found.layout.stages > 1 and found.ms < kept_ms * (1.0 - settings.switch_gain):
+        gain, verdict = judged(found.layout, settings.least_gain)
+        if gain is not None:
+            plan = _assigned(found, gain, verdict, value, current, kind_of)
+            allowed = max(1, int(settings.moves * len(engines)))
+            if plan.moved <= allowed:
+                return plan
+            if holding is None or holding.layout is None or not math.isfinite(kept_ms):
+                return unstaged(engines, f"{plan.moved} engines would have to move at once for a division to be better")
+            cost, nearer = improved(value, holding.layout, allowed)
+            gain, verdict = judged(nearer, None)
+            if nearer != holding.layout and gain is not None:
+                step = replace(found, layout=nearer, ms=cost / value.per_ms)
+                return _assigned(step, gain, f"{verdict}; as a step to a better plan", value, current, kind_of)
+    if holding is not None and holding.layout is not None and math.isfinite(kept_ms):
+        gain, verdict = judged(holding.layout, None)
+        if gain is not None:
+            return replace(holding, reason=f"kept: {verdict}", gain=gain, ms=kept_ms, moved=0)
+    return unstaged(engines, verdict, found.unstaged_ms)
+
+
+def _judged(
+    layout: Layout,
+    least_gain: float | None,
+    *,
+    whole: Layout,
+    lengths: Lengths,
+    kinds: Sequence[StepModel],
+    load: float,
+    settings: ReplanSettings,
+) -> tuple[float | None, str]:
+    """The expected gain of a layout, None if it does not suffice, and why in words. A new one must have `least_gain` by
+    more than chance; one that holds (None) half of what is asked of new ones, so that it does not come and go."""
+    gains = gains_of(layout, whole, lengths.folds(), kinds, load, settings.move_ms)
     mean, chance = float(np.mean(gains)), 2.0 * float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
     said = f"{mean:.1%} saved is expected, give or take {chance:.1%}"
-    if not mean - chance >= settings.least_gain:
-        return unstaged(engines, f"{said}; {settings.least_gain:.0%} are needed", found.unstaged_ms)
-    [heavier] = gains_of(found.layout, whole, [traffic], kinds, found.load * _HEAVIER, settings.move_ms)
-    if heavier < 0:
-        return unstaged(engines, f"{said}; at a fifth more load {-heavier:.1%} would be lost", found.unstaged_ms)
-    if holding is not None and found.layout == holding.layout:
-        return replace(holding, reason=f"kept: {said}", gain=mean, ms=found.ms, moved=0)
-    plan = _assigned(found, mean, said, value, current, kind_of)
-    allowed = max(1, int(settings.moves * len(engines)))
-    return plan if plan.moved <= allowed else _partly(plan, current, kind_of, value, allowed)
+    if least_gain is None and mean < settings.least_gain / 2:
+        return None, f"{said}; {settings.least_gain / 2:.1%} are needed to keep stages"
+    if least_gain is not None and mean - chance < least_gain:
+        return None, f"{said}; {least_gain:.0%} are needed"
+    heavier = Valuation(lengths.traffic().times(load * _HEAVIER), kinds, move_ms=settings.move_ms)
+    ours, theirs = cost_of(heavier, layout), cost_of(heavier, whole)
+    if ours > theirs:
+        lost = "the stages could not carry" if math.isinf(ours) else f"{ours / theirs - 1.0:.1%} would be lost at"
+        return None, f"{said}; {lost} a fifth more load"
+    return mean, said
 
 
 def unstaged(engines: Sequence[int], reason: str, ms: float = 0.0) -> Plan:
@@ -133,16 +166,19 @@ def unstaged(engines: Sequence[int], reason: str, ms: float = 0.0) -> Plan:
 def gains_of(
     layout: Layout, whole: Layout, parts: Sequence[Traffic], kinds: Sequence[StepModel], load: float, move_ms: float
 ) -> list[float]:
-    """Share of time saved in each of these traffics; 1 where only the layout can carry it, -1 where only the whole can,
-    0 where neither."""
+    """Share of time saved in each of these traffics, at the highest load up to this one that both can carry: a part of
+    few requests may by chance be more than the pool can do. 0 where there is no such load, or no traffic."""
     gains = []
     for part in parts:
-        value = Valuation(part.times(load), kinds, move_ms=move_ms)
-        ours, theirs = cost_of(value, layout), cost_of(value, whole)
-        if math.isinf(theirs):
-            gains.append(0.0 if math.isinf(ours) else 1.0)
-        else:
-            gains.append(max(-1.0, 1.0 - ours / theirs) if theirs > 0 else 0.0)
+        at, gain = load, 0.0
+        while at > load / 4 and part.tokens_per_s > 0:
+            value = Valuation(part.times(at), kinds, move_ms=move_ms)
+            ours, theirs = cost_of(value, layout), cost_of(value, whole)
+            if math.isfinite(ours + theirs):
+                gain = 1.0 - ours / theirs if theirs > 0 else 0.0
+                break
+            at *= 0.9
+        gains.append(gain)
     return gains
 
 
@@ -157,48 +193,22 @@ def _assigned(
     """Engines take their places: each where its lengths are now, as far as there is room."""
     stages = _empty_stages(found.layout, value)
     room = [list(row) for row in found.layout.counts]
-    homes = {engine: _home(engine, current, stages) for engine in kind_of}
+    fits = {(engine, s): _fit(engine, current, stages[s]) for engine in kind_of for s in range(len(stages))}
     taken: dict[int, int] = {}
-    for engine, (_, home) in sorted(homes.items(), key=lambda item: (-item[1][0], item[0])):
-        if room[home][kind_of[engine]]:
-            room[home][kind_of[engine]] -= 1
-            taken[engine] = home
-    for engine in sorted(homes.keys() - taken.keys()):
-        fit = min((s for s in range(len(stages)) if room[s][kind_of[engine]]), key=lambda s: abs(s - homes[engine][1]))
-        room[fit][kind_of[engine]] -= 1
-        taken[engine] = fit
-    moved = sum(homes[engine][0] > 0 and stage != homes[engine][1] for engine, stage in taken.items())
-    filled = _filled(stages, taken)
+    for (engine, s), _ in sorted(fits.items(), key=lambda item: (-item[1], item[0])):
+        if engine not in taken and room[s][kind_of[engine]]:
+            room[s][kind_of[engine]] -= 1
+            taken[engine] = s
+    moved = sum(fits[place] < 0.5 for place in taken.items())
+    filled = tuple(
+        replace(stage, engines=tuple(sorted(engine for engine, place in taken.items() if place == s)))
+        for s, stage in enumerate(stages)
+    )
     bounds = ", ".join(f"{stage.low:,.0f}" for stage in filled[1:])
     reason = f"{len(filled)} stages, parted at {bounds} tokens: {said}"
     if found.load < 1:
         reason += f"; for {found.load:.0%} of the load, which is beyond the pool"
     return Plan(filled, reason, gain, found.ms, moved, found.layout)
-
-
-def _partly(plan: Plan, current: Plan | None, kind_of: Mapping[int, int], value: Valuation, allowed: int) -> Plan:
-    """So many engines move now; the others keep to their lengths until the next plan. What cannot be carried that way,
-    or costs more than what holds, is not begun."""
-    assert plan.layout is not None
-    stages = _empty_stages(plan.layout, value)
-    aimed = {engine: s for s, stage in enumerate(plan.stages) for engine in stage.engines}
-    homes = {engine: _home(engine, current, stages) for engine in kind_of}
-    movers = [e for e, (overlap, home) in sorted(homes.items()) if overlap > 0 and aimed[e] != home]
-    staying = set(movers[allowed:])
-    taken = {engine: homes[engine][1] if engine in staying else aimed[engine] for engine in kind_of}
-    counts = np.zeros((len(stages), len(value.kinds)), int)
-    for engine, stage in taken.items():
-        counts[stage, kind_of[engine]] += 1
-    layout = Layout(plan.layout.cuts, tuple(tuple(row) for row in counts.tolist()))
-    cost = cost_of(value, layout)
-    holding = _holding(current, kind_of)
-    kept = cost_of(value, holding.layout) if holding is not None and holding.layout is not None else math.inf
-    if not cost < kept:
-        if holding is None:
-            return unstaged(sorted(kind_of), "a division is better, but not within the engines that may move at once")
-        return replace(holding, reason=f"kept: {plan.moved} engines would have to move at once", moved=0)
-    reason = f"{plan.reason}; {allowed} of {plan.moved} engines move now"
-    return Plan(_filled(stages, taken), reason, plan.gain, cost / value.per_ms, allowed, layout)
 
 
 def _empty_stages(layout: Layout, value: Valuation) -> list[Stage]:
@@ -212,23 +222,16 @@ def _empty_stages(layout: Layout, value: Valuation) -> list[Stage]:
     ]
 
 
-def _filled(stages: Sequence[Stage], taken: Mapping[int, int]) -> tuple[Stage, ...]:
-    members: list[list[int]] = [[] for _ in stages]
-    for engine in sorted(taken):
-        members[taken[engine]].append(engine)
-    return tuple(replace(stage, engines=tuple(own)) for stage, own in zip(stages, members, strict=True))
-
-
-def _home(engine: int, current: Plan | None, stages: Sequence[Stage]) -> tuple[float, int]:
-    """In octaves, how much of its present lengths the new stage has that has most of them; 0 where it has none yet."""
+def _fit(engine: int, current: Plan | None, stage: Stage) -> float:
+    """How far the lengths of a stage are those that the engine has, 0 to 1: what is common, of the narrower range. An
+    engine that had all lengths, or is new, is at home everywhere."""
     if current is None or not current.staged:
-        return 0.0, 0
-    for old in current.stages:
-        if engine in old.engines:
-            overlaps = [_octaves(max(old.low, new.low), min(old.high, new.high)) for new in stages]
-            best = int(np.argmax(overlaps))
-            return overlaps[best], best
-    return 0.0, 0
+        return 1.0
+    old = next((one for one in current.stages if engine in one.engines), None)
+    if old is None:
+        return 1.0
+    common = _octaves(max(old.low, stage.low), min(old.high, stage.high))
+    return common / max(min(_octaves(old.low, old.high), _octaves(stage.low, stage.high)), 1e-9)
 
 
 def _octaves(low: float, high: float) -> float:

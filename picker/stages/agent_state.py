@@ -1,0 +1,80 @@
+"""What an agent knows when it bids: its engine, its peers, its rules."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from picker.stages.step_model import StepModel
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A request that decodes here. `tokens_left` is what is expected still to come."""
+
+    request: str
+    length: float
+    kv_tokens: int
+    tokens_left: float
+    movable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """Of one engine, now. `kv_free` does not count reservations of transfers as used."""
+
+    residents: tuple[Resident, ...]
+    kv_free: int
+    kv_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What the router supplies: all other engines of the pool, and this engine's part in the plan. Lengths up to `high`
+    belong to its stage; peers are those in it, those in the neighbouring stages, and those in the next one, which has
+    the longer requests. Without a plan there are none."""
+
+    pool: frozenset[str] = frozenset()
+    high: float = math.inf
+    stage: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    following: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BidSettings:
+    """`hot`: steps longer than so many times the peers' mean; `kv_full`: share of KV used. `move_ms`: what a move costs
+    the request, at least so much must be saved. `transfers`: open at once, either way. Times in seconds."""
+
+    hot: float = 1.2
+    kv_full: float = 0.85
+    move_ms: float = 50.0
+    transfers: int = 3
+    window_s: float = 0.05
+    accept_s: float = 0.2
+    copy_s: float = 10.0
+    retry_s: float = 0.2
+    again_s: float = 1.0
+    rest_s: float = 10.0
+    """A request that came by a transfer stays so long."""
+
+    @property
+    def lease_s(self) -> float:
+        """Longer than all that can come between an offer and its commit, with a second for the clock and the way."""
+        return self.accept_s + self.copy_s + 1.0
+
+
+def step_ms(model: StepModel, lengths: Sequence[float]) -> float:
+    """A step that decodes requests of these contexts, in ms.
+
+    >>> step_ms(StepModel(fixed_ms=6.0, decode_ms=0.5, context_ms=100.0, prefill_ms=0.0, alpha=0.5), [1000, 3000])
+    7.5
+    """
+    context = sum(lengths)
+    uneven = len(lengths) * max(lengths, default=0.0) - context
+    return model.fixed_ms + model.decode_ms * len(lengths) + model.context_ms * (context + model.alpha * uneven) / 1e6
+
+
+def relief_ms(model: StepModel, residents: Sequence[Resident], leaving: Resident) -> float:
+    """By which a step is shorter without one of these."""
+    lengths = [resident.length for resident in residents]
+    return step_ms(model, lengths) - step_ms(model, [r.length for r in residents if r.request != leaving.request])
