@@ -36,7 +36,12 @@ FLAGS = (
     ),
     PeerFlag("pool-name", BOTH, "same", "and more: `a,b` are two pools, `a,b:9012` gives b a port of its own"),
     PeerFlag("pool-namespace", BOTH, "same", "else env NAMESPACE, POD_NAMESPACE, the service account's, `default`"),
-    PeerFlag("pool-group", BOTH, "same", "inference.networking.k8s.io"),
+    PeerFlag(
+        "pool-group",
+        BOTH,
+        "same",
+        "inference.networking.k8s.io; the older group, whose pools ended in v1alpha2, is refused",
+    ),
     PeerFlag(
         "endpoint-selector", BOTH, "same", "equality only; sets and existence, as llm-d-router has them, are refused"
     ),

@@ -13,6 +13,7 @@ import structlog
 import uvloop
 
 from picker.policies.registry import REGISTRY
+from picker.pool.kube.access import OLD_GROUP
 from picker.pool.kube.scope import POOL_GROUP
 from picker.pool.source import BadSource
 from picker.server.config import ConfigError
@@ -133,6 +134,8 @@ def _options(given: dict[str, Any]) -> ServeOptions:
         raise ValueError("say what to serve: --pool-name, --endpoint-selector, --endpoints or --endpoints-file")
     if selector and (names or local):
         raise ValueError("--endpoint-selector stands in place of a pool: give it alone")
+    if given["pool_group"] == OLD_GROUP:
+        raise ValueError(f"--pool-group {OLD_GROUP}: its InferencePools are gone; write them as {POOL_GROUP}/v1")
     if given["config_text"] and given["config_file"]:
         raise ValueError("--config-file and --config-text are two configurations: give one")
     workers, pools = given["workers"], parse_pools(names or (_deployment() if selector else DEFAULT_POOL))

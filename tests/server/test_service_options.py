@@ -102,6 +102,7 @@ def test_the_port_of_a_pool_is_nobody_elses() -> None:
         (["--pool-name", "a", "--ha-enable-leader-election", "--workers", "2"], "one worker"),
         (["--endpoints", "10.0.0.1:1", "--ha-enable-leader-election"], "Lease"),
         (["--pool-name", "a", "--metrics-client-ca-file", __file__], "--metrics-cert-dir"),
+        (["--pool-name", "a", "--pool-group", "inference.networking.x-k8s.io"], "its InferencePools are gone"),
         (["--pool-name", "a", "--drain-timeout", "soon"], "no duration"),
         (["--pool-name", "a", "--grpc-max-recv-msg-size", "big"], "no size"),
     ],
