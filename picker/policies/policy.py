@@ -109,6 +109,11 @@ class Learns(Protocol):
 class Plans(Protocol):
     """A policy that thinks ahead, off the pick's path: call `due` about once a second."""
 
+    @property
+    def outlook(self) -> str:
+        """The plan that holds and why, in words; there is always one."""
+        ...
+
     def due(self, now: float) -> Callable[[], object] | None:
         """What there is to think about, as a pure call that another thread may make; None for nothing."""
         ...

@@ -14,6 +14,7 @@ from picker.policies.policy import Facts
 from picker.requests.request import Request
 from picker.stages.fit import StepFit
 from picker.stages.lengths import Lengths
+from picker.stages.promise import Promise
 from picker.stages.step_model import StepModel
 
 _ABSURD_TOKENS = 1e8
@@ -26,6 +27,7 @@ class _Flight:
     hardware: int
     new_tokens: float
     work: float
+    era: int
     place: float | None
     queued_tokens: float
     queued_work: float
@@ -40,7 +42,7 @@ class Watch:
     """Flights are those of the router, which ends each of them."""
 
     def __init__(self) -> None:
-        self.lengths, self.outputs = Lengths(), OutputLengths()
+        self.lengths, self.outputs, self.promise = Lengths(), OutputLengths(), Promise()
         self._fits = [StepFit() for _ in range(MAX_HARDWARE)]
         self._flights: dict[int, _Flight] = {}
         self._on: dict[int, dict[int, _Flight]] = {}
@@ -67,6 +69,7 @@ class Watch:
             int(rows.hardware[row]),
             new,
             work,
+            self.promise.era,
             place,
             float(rows.queued_tokens[row]) + new,
             float(rows.queued_work[row]) + work,
@@ -97,7 +100,10 @@ class Watch:
         output = min(float(max(0, facts.completion_tokens)), _ABSURD_TOKENS)
         self.outputs.learn(entry.request, output)
         self.lengths.add(entry.request.prompt_tokens, entry.new_tokens, output, entry.place)
-        if entry.decoding is not None and facts.tpot_s is not None and output > 1:
+        if facts.ttft_s is not None and output == 1:
+            self.promise.ended(entry.era, facts.ttft_s * 1e3, output)
+        if entry.decoding is not None and facts.ttft_s is not None and facts.tpot_s is not None and output > 1:
+            self.promise.ended(entry.era, (facts.ttft_s + facts.tpot_s * (output - 1)) * 1e3, output)
             sequences, context, longest = ((one + two) / 2 for one, two in zip(entry.decoding, after, strict=True))
             grown = output / 2
             meanwhile = self._prefilled.get(entry.slot, entry.prefilled)

@@ -6,10 +6,10 @@ and `within` ranks them. They are others instead where these cost it, and everyb
 milliseconds (`picker/policies/stage_places.py`): engines of the neighbouring stages, when its own is hot, and engines
 of any stage that hold more of its prefix. All further engines follow as fallbacks.
 
-**Plan.** Made twice a minute, off the pick's path, from the lengths of what ended and from step times: those
-fitted to this pool's own answers, or given. Boundaries follow the load in between. A plan must save 5 % of the time per
-token by more than chance; without such a plan there are no stages, and `within` decides alone, pick for pick.
-docs/stages.md has the whole story.
+**Plan.** Made twice a minute, off the pick's path, from the lengths of what ended and from step times: those fitted to
+this pool's own answers, or given. Boundaries follow the load in between. A plan must save 5 % of the time per token by
+more than chance, and is dropped where that time grows instead; without a plan there are no stages, and `within` decides
+alone, pick for pick. docs/stages.md has the whole story.
 
 **Parameters.**
 
@@ -180,19 +180,30 @@ class Staged:
         self._planning = False
         if not isinstance(thought, Thought):
             return
-        before, self.plan = self.plan, thought.plan
-        if not thought.plan.staged or not thought.plan.engines <= self._members.keys():
+        before, plan = self.plan, thought.plan
+        objection = self._watch.promise.objection(plan, now)
+        if objection:
+            plan = unstaged(sorted(self._members), objection, plan.unstaged_ms, plan.load)
+        elif not plan.engines <= self._members.keys():
+            plan = unstaged(sorted(self._members), "engines left while it was planned")
+        self.plan = plan
+        self._watch.promise.follows(plan.staged)
+        if not plan.staged:
             self._places, self.boundaries = None, ()
             return
-        if thought.plan.layout is None or before.layout is None or thought.plan.layout.cuts != before.layout.cuts:
-            self.boundaries = tuple(planned(stage.low) for stage in thought.plan.stages[1:])
+        if plan.layout is None or before.layout is None or plan.layout.cuts != before.layout.cuts:
+            self.boundaries = tuple(planned(stage.low) for stage in plan.stages[1:])
         self._places = places_of(
-            thought.plan,
+            plan,
             [boundary.tokens for boundary in self.boundaries],
             thought.models,
             self._watch.classes(self._members),
             self._capacity,
         )
+
+    @property
+    def outlook(self) -> str:
+        return self.plan.reason
 
     def _refine(self, now: float) -> None:
         """Loads are relative to the plan's: it may mean stages to be unlike."""

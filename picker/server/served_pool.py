@@ -174,6 +174,7 @@ class ServedPool:
         policy = self.router.policy
         if isinstance(policy, Plans) and (think := policy.due(time.monotonic())) is not None:
             policy.adopt(await asyncio.to_thread(think), time.monotonic())
+            log.info("planned", pool=self.name, outlook=policy.outlook)
 
     def _follow_cache_config(self) -> None:
         slots, columns = self.router.pool.view.slots, self.router.table.columns

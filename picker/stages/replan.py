@@ -42,7 +42,10 @@ class Plan:
     gain: float = 0.0
     """Expected share of the time in the pool per token of answer that is saved against no staging."""
     ms: float = 0.0
-    """Expected time in the pool per token of answer."""
+    unstaged_ms: float = 0.0
+    """Expected time in the pool per token of answer with these stages, and without any; 0 where nothing is expected."""
+    load: float = 1.0
+    """Share of the traffic for which all this is expected."""
     moved: int = 0
     """Engines that left their lengths for others."""
     layout: Layout | None = None
@@ -118,7 +121,8 @@ def decide(current: Plan | None, lengths: Lengths, models: Mapping[int, StepMode
             if plan.moved <= allowed:
                 return plan
             if holding is None or holding.layout is None or not math.isfinite(kept_ms):
-                return unstaged(engines, f"{plan.moved} engines would have to move at once for a division to be better")
+                verdict = f"{plan.moved} engines would have to move at once for a division to be better"
+                return unstaged(engines, verdict, found.unstaged_ms, found.load)
             cost, nearer = improved(value, holding.layout, allowed)
             gain, verdict = judged(nearer, None)
             if nearer != holding.layout and gain is not None:
@@ -127,8 +131,9 @@ def decide(current: Plan | None, lengths: Lengths, models: Mapping[int, StepMode
     if holding is not None and holding.layout is not None and math.isfinite(kept_ms):
         gain, verdict = judged(holding.layout, None)
         if gain is not None:
-            return replace(holding, reason=f"kept: {verdict}", gain=gain, ms=kept_ms, moved=0)
-    return unstaged(engines, verdict, found.unstaged_ms)
+            same = replace(holding, reason=f"kept: {verdict}", gain=gain, moved=0)
+            return replace(same, ms=kept_ms, unstaged_ms=found.unstaged_ms, load=found.load)
+    return unstaged(engines, verdict, found.unstaged_ms, found.load)
 
 
 def _judged(
@@ -158,9 +163,10 @@ def _judged(
     return mean, said
 
 
-def unstaged(engines: Sequence[int], reason: str, ms: float = 0.0) -> Plan:
+def unstaged(engines: Sequence[int], reason: str, ms: float = 0.0, load: float = 1.0) -> Plan:
     """One stage of everything."""
-    return Plan((Stage(0.0, math.inf, tuple(engines), 0.0),), f"not staged: {reason}", ms=ms)
+    stage = Stage(0.0, math.inf, tuple(engines), 0.0)
+    return Plan((stage,), f"not staged: {reason}", unstaged_ms=ms, load=load)
 
 
 def gains_of(
@@ -208,7 +214,7 @@ def _assigned(
     reason = f"{len(filled)} stages, parted at {bounds} tokens: {said}"
     if found.load < 1:
         reason += f"; for {found.load:.0%} of the load, which is beyond the pool"
-    return Plan(filled, reason, gain, found.ms, moved, found.layout)
+    return Plan(filled, reason, gain, found.ms, found.unstaged_ms, found.load, moved, found.layout)
 
 
 def _empty_stages(layout: Layout, value: Valuation) -> list[Stage]:
