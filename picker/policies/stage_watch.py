@@ -17,7 +17,9 @@ from picker.stages.lengths import Lengths
 from picker.stages.promise import Promise
 from picker.stages.step_model import StepModel
 
-_ABSURD_TOKENS = 1e8
+MOST_KINDS = 8
+NO_KIND = (-1, 0.0)
+_ABSURD_TOKENS = 1e9
 
 
 @dataclass(slots=True)
@@ -133,21 +135,22 @@ class Watch:
 
     def models(self, slots: Mapping[int, str], known: Mapping[str, StepModel]) -> dict[int, StepModel | None]:
         """A step model per slot, given the names of their hardware: the one known by that name, else one fitted to its
-        class, None where too little was seen. KV sizes are rounded down by up to a fifth, so that few models differ."""
+        class, None where too little was seen. KV sizes are rounded down by up to a fifth, and where that leaves more
+        than MOST_KINDS, to the least of the class: a plan's time grows with the kinds of engine."""
         fits = deepcopy(self._fits)
-        fitted: dict[tuple[int, float], StepModel | None] = {}
-        models: dict[int, StepModel | None] = {}
-        for slot, name in slots.items():
-            if name in known:
-                models[slot] = known[name]
-            elif slot < len(self._hardware):
-                kind = int(self._hardware[slot]), _rounded(float(self._kv_tokens[slot]))
-                if kind not in fitted:
-                    fitted[kind] = fits[kind[0]].model(kind[1])
-                models[slot] = fitted[kind]
-            else:
-                models[slot] = None
-        return models
+        kinds = {
+            slot: (int(self._hardware[slot]), _rounded(float(self._kv_tokens[slot])))
+            for slot, name in slots.items()
+            if name not in known and slot < len(self._hardware)
+        }
+        if len(set(kinds.values())) > MOST_KINDS:
+            # Sorted so that the least known size comes last, and counts.
+            least = dict(sorted(kinds.values(), key=lambda kind: -kind[1] if kind[1] else -math.inf))
+            kinds = {slot: (hardware, least[hardware]) for slot, (hardware, _) in kinds.items()}
+        fitted = {kind: fits[kind[0]].model(kind[1]) for kind in set(kinds.values())}
+        return {
+            slot: known[name] if name in known else fitted.get(kinds.get(slot, NO_KIND)) for slot, name in slots.items()
+        }
 
     def classes(self, slots: Mapping[int, object]) -> dict[int, int]:
         """Class of hardware of each slot, as seen in the rows."""
@@ -155,4 +158,5 @@ class Watch:
 
 
 def _rounded(tokens: float) -> float:
-    return 2.0 ** (math.floor(4 * math.log2(tokens)) / 4) if tokens >= 1 else 0.0
+    """0, for unknown, where this is no size of a KV cache."""
+    return 2.0 ** (math.floor(4 * math.log2(tokens)) / 4) if 1 <= tokens < _ABSURD_TOKENS else 0.0

@@ -15,14 +15,19 @@ from picker.engines.rows import Rows
 from picker.policies.example import example_request, example_rows
 from picker.policies.learned import Learned
 from picker.policies.policy import innermost
+from picker.policies.stage_watch import Watch
 from picker.policies.staged import Staged, Thought
 from picker.requests.request import Request
-from picker.stages.replan import Plan, Stage
+from picker.stages.replan import Plan, Stage, unstaged
 from picker.stages.step_model import StepModel
 
 MODEL = StepModel(fixed_ms=6.0, decode_ms=0.02, context_ms=40.0, prefill_ms=0.02, work_ms=0.9, alpha=0.5, kv_tokens=4e5)
 PLAN = Plan(
-    (Stage(0.0, 4096.0, (0, 1), 5.0, 4000.0), Stage(4096.0, math.inf, (2, 3), 2.0, 60_000.0)), "for a test", gain=0.2
+    (Stage(0.0, 4096.0, (0, 1), 5.0, 4000.0), Stage(4096.0, math.inf, (2, 3), 2.0, 60_000.0)),
+    "for a test",
+    gain=0.2,
+    ms=8.0,
+    unstaged_ms=10.0,
 )
 
 
@@ -228,3 +233,42 @@ def test_what_learns_within_hears_of_the_rows_it_was_shown() -> None:
     inner = innermost(policy)
     assert isinstance(inner, Learned)
     assert len(inner.learner.drain(3.0)) == 1
+
+
+def test_a_plan_under_which_answers_take_longer_is_dropped() -> None:
+    policy, request = staged(), example_request(600.0)
+    rows = example_rows(request, batch=[1.0] * 4)
+    plan = Thought(PLAN, dict.fromkeys(range(4), MODEL))
+
+    def answers(first: int, tpot_s: float) -> None:
+        for flight in range(first, first + 250):
+            scores = policy.score(request, rows, 0.0)
+            policy.reserved(flight, request, rows, 0, scores, 1.0, 0.0)
+            policy.first_byte(flight, 0.1, 0.1)
+            policy.ended(flight, Done(tpot_s=tpot_s), 1.0)
+
+    policy.adopt(Thought(unstaged(range(4), "for a test", 10.0), {}), 0.0)
+    answers(0, 0.010)
+    policy.adopt(Thought(unstaged(range(4), "for a test", 10.0), {}), 10.0)
+    policy.adopt(plan, 20.0)
+    assert policy.plan.staged
+    answers(1000, 0.012)
+    policy.adopt(plan, 30.0)
+
+    assert not policy.plan.staged
+    assert "was promised and" in policy.outlook
+
+
+def test_engines_that_all_report_another_kv_size_are_planned_as_few_kinds() -> None:
+    watch, request = Watch(), example_request(100.0)
+    rows = example_rows(request, kv_tokens=[1000.0 * 2**i for i in range(12)] + [math.inf, math.nan])
+    for flight in range(120):
+        watch.placed(flight, request, rows, 0, 300.0)
+        watch.first_byte(flight, 0.1)
+        watch.ended(flight, Done())
+
+    models = watch.models(dict.fromkeys(range(14), ""), {})
+
+    assert {model.kv_tokens for model in models.values() if model is not None} == {pytest.approx(1000.0, rel=0.2)}
+    assert None not in models.values()
+    assert watch.models({99: ""}, {}) == {99: None}
