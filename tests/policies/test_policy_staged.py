@@ -269,6 +269,7 @@ def test_engines_that_all_report_another_kv_size_are_planned_as_few_kinds() -> N
 
     models = watch.models(dict.fromkeys(range(14), ""), {})
 
-    assert {model.kv_tokens for model in models.values() if model is not None} == {pytest.approx(1000.0, rel=0.2)}
+    [kv_tokens] = {model.kv_tokens for model in models.values() if model is not None}
+    assert 800 < kv_tokens <= 1000
     assert None not in models.values()
     assert watch.models({99: ""}, {}) == {99: None}
