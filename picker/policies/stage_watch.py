@@ -129,6 +129,11 @@ class Watch:
         for flight in self._on.pop(slot, {}):
             del self._flights[flight]
 
+    @property
+    def requests(self) -> int:
+        """Own requests in the pool."""
+        return len(self._flights)
+
     def requests_on(self, slot: int) -> int:
         """Own requests there."""
         return len(self._on.get(slot, ()))

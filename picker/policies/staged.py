@@ -181,13 +181,13 @@ class Staged:
         if not isinstance(thought, Thought):
             return
         before, plan = self.plan, thought.plan
-        objection = self._watch.promise.objection(plan, now)
+        objection = self._watch.promise.objection(plan, now, self._watch.requests)
         if objection:
             plan = unstaged(sorted(self._members), objection, plan.unstaged_ms, plan.load)
         elif not plan.engines <= self._members.keys():
             plan = unstaged(sorted(self._members), "engines left while it was planned")
         self.plan = plan
-        self._watch.promise.follows(plan.staged)
+        self._watch.promise.follows(plan.staged, self._watch.requests)
         if not plan.staged:
             self._places, self.boundaries = None, ()
             return

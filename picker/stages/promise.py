@@ -5,8 +5,9 @@ A model that is wrong about everything alike errs in both, and only the stages' 
 
     saved = 1 - (seen / predicted, staged) / (seen / predicted, unstaged) x (1 - promised)
 
-Load and mix may change in between; predictions follow them. Only requests count that were placed and ended under the
-same rule.
+Load and mix may change in between; predictions follow them. They are of a steady state, so nothing is compared while
+the number of requests in the pool rises or falls. A drop is a test, too: if without stages it is no better, they are
+acquitted. Only requests count that were placed and ended under the same rule.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ ENOUGH = 200
 LOSS = 0.05
 """Share of the time that may seem lost by chance."""
 BARRED_S, MOST_S = 300.0, 7200.0
+STEADY, FEW = 1.25, 10
+"""Requests in the pool may differ by this factor, and by so many, where it is taken for steady."""
 
 
 @dataclass(slots=True)
@@ -31,6 +34,12 @@ class _Era:
     tokens: float = 0.0
     predicted_ms: float = 0.0
     looks: int = 0
+    open: int = 0
+    """Requests in the pool when this was begun."""
+
+    def steady(self, now_open: int) -> bool:
+        least, most = sorted((self.open, now_open))
+        return most <= STEADY * least + FEW
 
     @property
     def ratio(self) -> float | None:
@@ -46,6 +55,8 @@ class Promise:
     def __init__(self) -> None:
         self._now = _Era()
         self._plain: float | None = None
+        self._blamed: float | None = None
+        """What stages were dropped for: the ratio without them that would have been as bad."""
         self._barred_until = 0.0
         self._barred_s = BARRED_S
 
@@ -61,8 +72,11 @@ class Promise:
             self._now.ms += ms
             self._now.tokens += tokens
 
-    def objection(self, plan: Plan, now: float) -> str:
-        """Why this plan shall not be followed; empty where it may be. Tell every new plan, before it is."""
+    def objection(self, plan: Plan, now: float, requests: int) -> str:
+        """Why this plan shall not be followed; empty where it may be. Tell every new plan, before it is, with the
+        number of requests in the pool."""
+        if not self._now.steady(requests):
+            self._now = _Era(self._now.number, self._now.staged, open=requests)
         era = self._now
         predicted = plan.ms if era.staged and plan.staged else 0.0 if era.staged else plan.unstaged_ms
         if predicted > 0 and plan.load >= 1:
@@ -71,9 +85,14 @@ class Promise:
         ratio = era.ratio
         if ratio is not None and not era.staged:
             self._plain = ratio
+            if self._blamed is not None and ratio * (1.0 + LOSS) >= self._blamed:
+                self._barred_until, self._barred_s = now, max(BARRED_S, self._barred_s / 2)
+            self._blamed = None
         if ratio is not None and era.staged and plan.staged and self._plain:
-            saved = 1.0 - ratio / self._plain * (1.0 - plan.gain)
+            blamed = ratio * (1.0 - plan.gain)
+            saved = 1.0 - blamed / self._plain
             if saved < -LOSS:
+                self._blamed = blamed
                 self._barred_until = now + self._barred_s
                 self._barred_s = min(2 * self._barred_s, MOST_S)
                 return f"{plan.gain:.1%} was promised and {-saved:.1%} lost"
@@ -81,7 +100,7 @@ class Promise:
             return f"stages lost time before; barred for {self._barred_until - now:.0f} s"
         return ""
 
-    def follows(self, staged: bool) -> None:
+    def follows(self, staged: bool, requests: int) -> None:
         """What holds from now on."""
         if staged != self._now.staged:
-            self._now = _Era(self._now.number + 1, staged)
+            self._now = _Era(self._now.number + 1, staged, open=requests)

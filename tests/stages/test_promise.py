@@ -23,6 +23,7 @@ def served(promise: Promise, ms_per_token: float, requests: int = ENOUGH) -> Non
 def staged_after(plain_ms: float) -> Promise:
     """Without stages answers took `plain_ms` per token where 10 were predicted; now there are stages."""
     promise = Promise()
+    promise.objection(PLAIN, 0.0, OPEN)
     served(promise, plain_ms)
     assert promise.objection(STAGED, 0.0, OPEN) == ""
     promise.follows(True, OPEN)
