@@ -173,8 +173,10 @@ class ServedPool:
         """A policy's plan takes tenths of a second in large pools: another thread makes it."""
         policy = self.router.policy
         if isinstance(policy, Plans) and (think := policy.due(time.monotonic())) is not None:
+            before = policy.outlook
             policy.adopt(await asyncio.to_thread(think), time.monotonic())
-            log.info("planned", pool=self.name, outlook=policy.outlook)
+            if policy.outlook != before:
+                log.info("planned", pool=self.name, outlook=policy.outlook)
 
     def _follow_cache_config(self) -> None:
         slots, columns = self.router.pool.view.slots, self.router.table.columns
