@@ -455,4 +455,4 @@ class LossyPool(RuleBasedStateMachine):
 
 
 TestLossyPool = LossyPool.TestCase
-TestLossyPool.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+TestLossyPool.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
