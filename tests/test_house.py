@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "learning": {"engines", "requests"},
     "policies": {"engines", "requests", "learning", "stages"},
     "stages": set(),
+    "handoff": {"stages"},
     "routing": {"pool", "engines", "policies", "requests"},
     "telemetry": {"routing", "engines", "learning", "requests", "pool"},
     "simulator": {"requests", "pool", "engines", "learning", "stages", "policies", "routing"},

@@ -1,0 +1,137 @@
+"""A stream that goes from engine to engine: the client reads what one engine alone would have said, byte by byte."""
+
+import json
+from typing import Any
+
+import model_engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picker.handoff.asked import Asked, read
+from picker.handoff.stream import Stays, Stream
+
+PROMPTS = st.lists(st.integers(0, 11), min_size=1, max_size=6)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    kind = draw(st.sampled_from(["chat", "completion"]))
+    body: dict[str, Any] = {"model": "m", "stream": True, "max_tokens": draw(st.integers(1, 40)), "temperature": 0}
+    body |= {"messages": [{"role": "user", "content": "hi"}]} if kind == "chat" else {"prompt": "hi"}
+    if draw(st.booleans()):
+        body["stop"] = draw(st.lists(st.sampled_from(["END", "D EN", "N", "xx", "\n c"]), min_size=1, max_size=3))
+        body["include_stop_str_in_output"] = draw(st.booleans())
+    elif draw(st.booleans()):
+        body["return_token_ids"] = True
+    if draw(st.booleans()):
+        body["min_tokens"] = draw(st.integers(0, 20))
+    if draw(st.booleans()):
+        body |= {"logprobs": True, "top_logprobs": draw(st.integers(0, 2))} if kind == "chat" else {"logprobs": 1}
+    if draw(st.booleans()):
+        body["stream_options"] = {"include_usage": True, "continuous_usage_stats": draw(st.booleans())}
+    return kind, body
+
+
+def in_pieces(data: st.DataObject, events: list[bytes]) -> list[bytes]:
+    joined = b"".join(events)
+    size = data.draw(st.integers(1, max(1, len(joined))))
+    return [joined[at : at + size] for at in range(0, len(joined), size)]
+
+
+def moved(stream: Stream) -> dict[str, Any]:
+    """What the next engine is asked, as whoever holds the sockets would find it out."""
+    stream.cut()
+    if stream.clean:
+        stream.go_on()
+    else:
+        context, tokens = stream.told()
+        before = model_engine.decode(context)
+        while (text := model_engine.decode(context + tokens)[len(before) :]).endswith("\ufffd"):
+            stream.retreat()
+            context, tokens = stream.told()
+        stream.go_on(text)
+    return stream.rest(room=100)
+
+
+@settings(max_examples=150, deadline=None)
+@given(PROMPTS, bodies(), st.data())
+def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
+    prompt: list[int], wanted: tuple[str, dict[str, Any]], data: st.DataObject
+) -> None:
+    kind, body = wanted
+    asked = read(kind, body)
+    assert isinstance(asked, Asked)
+    stream, heard = Stream(asked), b""
+    engine, ask, begins, asking = 1, asked.first(), prompt, kind
+    while not stream.done:
+        events = model_engine.answer(asking, ask, begins, str(engine))
+        moves = engine <= 4
+        cut = data.draw(st.integers(0, len(events))) if moves else len(events)
+        for piece in in_pieces(data, events[:cut]):
+            heard += b"".join(stream.feed(piece))
+        if stream.done:
+            break
+        engine += 1
+        if stream.over:
+            heard += b"".join(stream.closing())
+            break
+        if not stream.begun:
+            stream.cut()
+            stream.restart()
+            continue
+        try:
+            ask = moved(stream)
+        except Stays:
+            assert body.get("stop") and body.get("logprobs"), "only then was the client told of half a character"
+            return
+        asking, begins = "completion", ask["prompt"]
+    named = json.loads(heard.split(b"\n")[0].removeprefix(b"data: "))["id"]
+    assert heard == b"".join(model_engine.answer(kind, body, prompt, named))
+
+
+def chunk(delta: dict[str, Any], ids: list[int] | None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, "token_ids": ids}
+    head = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return b"data: " + json.dumps(head | {"choices": [choice]} | more).encode() + b"\n\n"
+
+
+def opened() -> Stream:
+    asked = read("chat", {"messages": [{"role": "user", "content": "hi"}], "stream": True})
+    assert isinstance(asked, Asked)
+    stream = Stream(asked)
+    stream.feed(chunk({"role": "assistant", "content": ""}, None, prompt_token_ids=[1, 2]))
+    return stream
+
+
+def test_reasoning_stays_until_the_answer_begins() -> None:
+    stream = opened()
+    stream.feed(chunk({"reasoning": "well"}, [3]))
+    assert stream.stays == "reasoning"
+    stream.feed(chunk({"content": "So"}, [4]))
+    assert stream.stays is None
+    stream.go_on()
+    assert stream.rest(room=10)["prompt"] == [1, 2, 3, 4]
+
+
+def test_a_tool_call_stays_where_its_parser_is() -> None:
+    stream = opened()
+    stream.feed(chunk({"tool_calls": [{"index": 0, "function": {"name": "f"}}]}, [3]))
+    assert stream.stays == "tools"
+
+
+def test_an_engine_that_gives_no_token_ids_keeps_its_streams() -> None:
+    stream = opened()
+    stream.feed(chunk({"content": "So"}, None))
+    assert stream.stays == "no-token-ids"
+
+
+def test_a_failing_engines_error_is_not_the_clients() -> None:
+    stream = opened()
+    assert stream.feed(b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\ndata: [DONE]\n\n') == []
+    assert stream.failure == "the engine failed"
+    assert not stream.done
+
+
+def test_a_refusal_in_the_stream_is_passed_on() -> None:
+    stream = opened()
+    assert b"too long" in b"".join(stream.feed(b'data: {"error": {"message": "too long", "code": 400}}\n\n'))
