@@ -95,6 +95,7 @@ class EngineServer:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._completion)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/reset_prefix_cache", self._reset)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
@@ -112,7 +113,7 @@ class EngineServer:
         voice = Voice.of(ask.kind, self.options.model, request.headers.get("X-Request-Id", ""), time.time())
         try:
             if ask.stream:
-                return await self._stream(request, voice, answer, ask.include_usage)
+                return await self._stream(request, voice, answer, ask)
             return await self._whole(voice, answer)
         finally:
             if self.clock.abort(answer):
@@ -147,16 +148,16 @@ class EngineServer:
         body = voice.whole(_text(answer, 0, answer.produced), answer.finish, _usage(answer))
         return web.Response(body=body, content_type="application/json")
 
-    async def _stream(
-        self, request: web.Request, voice: Voice, answer: Answer, include_usage: bool
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, voice: Voice, answer: Answer, ask: Ask) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         async for start, end in answer.progress():
-            opening = b"" if start else voice.opening()
+            prompt = ask.tokens if ask.token_ids and not start else None
+            ids = _tokens(answer, start, end) if ask.token_ids else None
+            opening = b"" if start else voice.opening(prompt)
             finish = answer.finish if end == answer.sequence.request.output_tokens else None
-            await response.write(opening + voice.chunk(_text(answer, start, end), finish))
-        closing = voice.usage(_usage(answer)) if include_usage else b""
+            await response.write(opening + voice.chunk(_text(answer, start, end), finish, ids, prompt))
+        closing = voice.usage(_usage(answer)) if ask.include_usage else b""
         await response.write(closing + vllm_api.DONE)
         await response.write_eof()
         return response
@@ -164,6 +165,9 @@ class EngineServer:
     async def _tokenize(self, request: web.Request) -> web.Response:
         tokens = vllm_api.read_tokenize(await request.read(), self.options.model)
         return _json({"count": len(tokens), "max_model_len": self.engine.max_model_len, "tokens": tokens})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        return _json({"prompt": vllm_api.read_detokenize(await request.read(), self.options.model)})
 
     async def _reset(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.engine.reset_prefix_cache() else 409)
@@ -190,9 +194,13 @@ class EngineServer:
             self.metrics.e2e_s.observe(time.monotonic() - answer.arrived_s)
 
 
-def _text(answer: Answer, start: int, end: int) -> str:
+def _tokens(answer: Answer, start: int, end: int) -> list[int]:
     request = answer.sequence.request
-    return toy.decode(request.tokens[request.prompt_tokens + start : request.prompt_tokens + end])
+    return list(request.tokens[request.prompt_tokens + start : request.prompt_tokens + end])
+
+
+def _text(answer: Answer, start: int, end: int) -> str:
+    return toy.decode(_tokens(answer, start, end))
 
 
 def _usage(answer: Answer) -> dict[str, Any]:

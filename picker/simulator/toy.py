@@ -50,10 +50,15 @@ def _vocabulary() -> tuple[int, ...]:
 
 
 def continuation(prompt: Sequence[int], count: int, seed: int) -> list[int]:
-    """`count` generated tokens: words drawn from the prompt and the seed, so that equal prompts get equal answers."""
-    packed = np.asarray(prompt, dtype=np.uint32).tobytes()
-    draw = random.Random(xxhash.xxh3_64_intdigest(packed, seed=seed & (2**64 - 1)))
-    return draw.choices(_vocabulary(), k=count)
+    """`count` generated tokens: words, each drawn from all tokens before it and the seed, as greedy decoding would have
+    it: equal prompts get equal answers, and a prompt that ends with half an answer gets the other half."""
+    words = _vocabulary()
+    context = xxhash.xxh3_64(np.asarray(prompt, dtype=np.uint32).tobytes(), seed=seed & (2**64 - 1))
+    tokens = []
+    for _ in range(count):
+        tokens.append(words[context.intdigest() % len(words)])
+        context.update(tokens[-1].to_bytes(BYTES_PER_TOKEN, "little"))
+    return tokens
 
 
 def drawn_length(prompt: Sequence[int], seed: int, limit: int) -> int:

@@ -39,6 +39,7 @@ class _Common(msgspec.Struct):
     max_tokens: int | None = None
     n: int | None = None
     cache_salt: str | None = None
+    return_token_ids: bool | None = None
 
 
 class _Part(msgspec.Struct):
@@ -61,6 +62,10 @@ class _Completion(_Common):
     prompt: str | list[int | str | list[int]] | None = None
 
 
+class _Detokenize(_Common):
+    tokens: list[int] = msgspec.field(default_factory=list)
+
+
 class _Tokenize(_Completion):
     messages: list[_Message] | None = None
     add_generation_prompt: bool = True
@@ -76,6 +81,8 @@ class Ask:
     stream: bool = False
     include_usage: bool = False
     salt: str = ""
+    token_ids: bool = False
+    """Whether the answer tells them, besides the text."""
 
 
 def read_chat(body: bytes, model: str) -> Ask:
@@ -106,6 +113,13 @@ def read_tokenize(body: bytes, model: str) -> list[int]:
     return _prompt(asked.prompt)
 
 
+def read_detokenize(body: bytes, model: str) -> str:
+    """Text of a /detokenize body (`tokens`). Raises ApiError."""
+    asked = _decode(body, _Detokenize)
+    _check(asked, model)
+    return toy.decode(_prompt([*asked.tokens]))
+
+
 _Body = TypeVar("_Body", bound=_Common)
 
 
@@ -131,7 +145,7 @@ def _ask(kind: Kind, body: _Common, tokens: list[int], max_tokens: int | None) -
     if not tokens:
         raise ApiError(400, "The decoder prompt cannot be empty", param="prompt")
     usage = body.stream_options is not None and body.stream_options.include_usage
-    return Ask(kind, tokens, max_tokens, body.stream, usage, body.cache_salt or "")
+    return Ask(kind, tokens, max_tokens, body.stream, usage, body.cache_salt or "", bool(body.return_token_ids))
 
 
 def _turns(messages: list[_Message]) -> list[tuple[str, str]]:
@@ -179,16 +193,21 @@ class Voice:
         choice |= {"message": {"role": "assistant", "content": text}} if self.kind == "chat" else {"text": text}
         return msgspec.json.encode(self._envelope([choice], "") | {"usage": usage})
 
-    def opening(self) -> bytes:
-        """The first chunk of a streamed chat answer: the role; nothing for a completion."""
+    def opening(self, prompt: list[int] | None) -> bytes:
+        """The first chunk of a streamed chat answer: the role; nothing for a completion. `prompt` None is not told."""
         if self.kind == "completion":
             return b""
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        return _event(self._envelope([choice], ".chunk"))
+        return _event(self._envelope([choice], ".chunk") | ({} if prompt is None else {"prompt_token_ids": prompt}))
 
-    def chunk(self, text: str, finish: str | None) -> bytes:
+    def chunk(
+        self, text: str, finish: str | None, ids: list[int] | None = None, prompt: list[int] | None = None
+    ) -> bytes:
+        """Some text, with its token ids if they are told; of a completion the first chunk has the prompt's, too."""
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": finish}
         choice |= {"delta": {"content": text}} if self.kind == "chat" else {"text": text}
+        choice |= {"prompt_token_ids": prompt} if prompt is not None and self.kind == "completion" else {}
+        choice |= {} if ids is None else {"token_ids": ids}
         return _event(self._envelope([choice], ".chunk"))
 
     def usage(self, usage: dict[str, Any]) -> bytes:

@@ -356,3 +356,14 @@ async def test_missed_batches_can_be_asked_for_again() -> None:
     topic = f"kv@{client.server.address}@sim".encode()
     assert [frame[:3] for frame in frames[:2]] == [[b"", topic, n.to_bytes(8, "big")] for n in (1, 2)]
     assert frames[2] == [b"", b"", b"\xff" * 8, b""]
+
+
+async def test_token_ids_come_with_the_text_where_they_are_asked_for() -> None:
+    async with engine() as client:
+        body = {"prompt": "hello", "max_tokens": 5, "return_token_ids": True}
+        choices = [json.loads(event)["choices"][0] for event in (await client.stream(TEXT, body))[:-1]]
+        _, plain = await client.post(
+            "/detokenize", {"tokens": [id for choice in choices for id in choice["token_ids"]]}
+        )
+    assert choices[0]["prompt_token_ids"] == toy.encode("hello")
+    assert plain["prompt"] == "".join(choice["text"] for choice in choices)

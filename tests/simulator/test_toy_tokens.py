@@ -45,3 +45,8 @@ def test_a_drawn_length_keeps_its_limit() -> None:
     assert max(lengths) == 150
     assert min(lengths) >= 1
     assert len(set(lengths)) > 5
+
+
+def test_half_an_answer_is_continued_with_the_other_half() -> None:
+    answer = toy.continuation([1, 2], 20, 5)
+    assert toy.continuation([1, 2, *answer[:7]], 13, 5) == answer[7:]
