@@ -10,8 +10,9 @@ Each of these is a latch with a higher bar to trip than to release; the first in
 reason. The model gets back when all are released and a minimum stay is over, which doubles with each relapse and is
 short again after a long time without: flapping is bounded. Only COLD ends at once.
 
-Three further reasons are a pick's own and leave the mode as it is: OUT_OF_RANGE, where the model would have to guess;
-SLICE, left to the one not in charge so that both can be compared; NONE, the model decided.
+Four further reasons are a pick's own and leave the mode as it is: OUT_OF_RANGE, where the model would have to guess;
+FAILED, where it could not be asked at all; SLICE, left to the one not in charge so that both can be compared; NONE, the
+model decided.
 """
 
 import math
@@ -47,6 +48,7 @@ class Reason(StrEnum):
     CANARY = "canary"
     OUT_OF_RANGE = "out_of_range"
     SLICE = "slice"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

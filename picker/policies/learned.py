@@ -103,7 +103,12 @@ class Learned:
             memo = _Pick(learner.predict(request, rows, now), None, BY_RULE, 0, guard.why(BY_RULE))
             return Scores(rule_cost, rule.reasons, by="rule", because=memo.reason.value, memo=memo)
         stakes = self._stakes(request, len(rows), now)
-        opinion = learner.judge(request, rows, stakes, now)
+        try:
+            opinion = learner.judge(request, rows, stakes, now)
+        except Exception:
+            # Whatever is wrong with what was learned, the request gets its endpoint; the count shows it.
+            guard.picked(Reason.FAILED)
+            return Scores(rule_cost, rule.reasons, by="rule", because=Reason.FAILED.value)
         said, best, ruled = opinion.judgement, opinion.best, int(rule_cost.argmin())
         least = float(said.cost[best])
         unknown = (self._guarded and opinion.unknown) or not math.isfinite(least)

@@ -1,7 +1,7 @@
 """Learning, wired for one serving process: loop, metrics, and the file from which a restarted picker goes on."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from picker.telemetry.learning import LearningMetrics
 log = structlog.get_logger(__name__)
 
 SAVE_S = 30.0
+AGAIN_S = 5.0
 FORMER = 1 << 31
 """Bit of the endpoint numbers of an earlier process: the same numbers mean other endpoints in this one."""
 
@@ -61,9 +62,9 @@ class Learning:
             log.info("learned before", rows=len(memory.rows), version=self.loop.state.version)
 
     async def run(self) -> None:
-        """Learn, and save now and then, until cancelled."""
+        """Learn, and save now and then, until cancelled. A fault of ours is logged; learning goes on after a pause."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.loop.run())
+            tasks.create_task(_again_and_again(self.loop.run))
             if self._file is not None:
                 tasks.create_task(self._save_always(self._file))
 
@@ -102,6 +103,18 @@ class Learning:
             await asyncio.to_thread(lambda: state_file.write(file, packed(memory)))
         except OSError as error:
             log.warning("what was learned cannot be kept", file=str(file), reason=str(error))
+
+
+async def _again_and_again(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception as fault:
+            log.error("learning failed, going on", exc_info=fault)
+        # A group of tasks that fails while it is cancelled tells of the failure alone.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
+        await asyncio.sleep(AGAIN_S)
 
 
 def _of_former(memory: Memory, now: float) -> Experience:

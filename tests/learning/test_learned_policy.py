@@ -11,6 +11,7 @@ from toy_model import toy_model
 from picker.engines.rows import Rows
 from picker.learning.experience import EXPERIENCE
 from picker.learning.features import TREE_FEATURES
+from picker.learning.guard import Reason
 from picker.learning.model import Model
 from picker.policies.example import example_request, example_rows
 from picker.policies.learned import Learned, Params
@@ -93,6 +94,15 @@ class TestWhoDecides:
         policy = in_charge(model=replace(model, ttft_base=np.full_like(model.ttft_base, nonsense)))
         rows = example_rows(REQUEST, batch=[5, 0, 5], queued_tokens=[900, 0, 900])
         assert all(policy.score(REQUEST, rows, 1.0).cost.argmin() == 1 for _ in range(50))
+
+    def test_a_model_that_cannot_even_be_asked_costs_no_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        policy, rows = in_charge(), example_rows(REQUEST, batch=[3, 1])
+        monkeypatch.setattr(policy.learner, "judge", lambda *_: [][0])
+        scores = policy.score(REQUEST, rows, 1.0)
+        assert (scores.by, scores.because, scores.cost.argmin()) == ("rule", "failed", 1)
+        policy.reserved(7, REQUEST, rows, 1, scores, 1.0, 1.0)
+        policy.ended(7, Answer(), 2.0)
+        assert policy.learner.guard.counts[Reason.FAILED] == 1
 
     def test_some_picks_are_left_to_the_rule_and_say_so(self) -> None:
         policy, rows = in_charge(), example_rows(REQUEST, batch=[0, 0], hardware=[FAST, SLOW])

@@ -1,5 +1,6 @@
 """What a picker learned outlives it."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,24 @@ async def test_without_a_file_nothing_is_kept() -> None:
     learning.restore()
     await learning.close()
     assert policy.mode is Mode.RULE
+
+
+async def test_a_fault_in_learning_is_said_and_learning_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    learning, _, _ = make(None)
+    tries = 0
+
+    async def faulty() -> None:
+        nonlocal tries
+        tries += 1
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("picker.server.learning.AGAIN_S", 0.0)
+    monkeypatch.setattr(learning.loop, "run", faulty)
+    with capture_logs() as logs:
+        running = asyncio.create_task(learning.run())
+        while tries < 3:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert logs[0]["event"] == "learning failed, going on"
+    assert running.cancelled()
