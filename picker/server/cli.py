@@ -6,6 +6,7 @@ from picker.server.conformance_command import conformance
 from picker.server.engine import engine
 from picker.server.envoy_command import envoy_config
 from picker.server.explain_command import explain
+from picker.server.handoff import handoff
 from picker.server.replay_command import replay
 from picker.server.serve_command import serve
 from picker.server.up.command import up
@@ -21,6 +22,7 @@ main.add_command(conformance)
 main.add_command(engine)
 main.add_command(envoy_config)
 main.add_command(explain)
+main.add_command(handoff)
 main.add_command(replay)
 main.add_command(serve)
 main.add_command(up)

@@ -1,0 +1,215 @@
+"""`picker handoff`: the proxy beside one engine, which moves running requests and outlives the engine's death."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from picker.handoff import wire
+from picker.handoff.attempts import FailoverSettings
+from picker.server.handoff_agent import MESSAGES, AgentAtWork
+from picker.server.handoff_calls import Calls
+from picker.server.handoff_flights import Flights
+from picker.server.handoff_members import MAX_BYTES, Members, base_url, read, read_token
+from picker.server.handoff_metrics import HandoffMetrics
+from picker.server.handoff_proxy import MAX_BODY_BYTES, Proxy
+from picker.server.handoff_relay import Site
+from picker.stages.agent_state import BidSettings
+
+MEMBERS = "/handoff/members"
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffOptions:
+    """`name` is this proxy's in the membership; port 0 takes a free one; without a `token` it knows no peers."""
+
+    name: str
+    engine: str
+    host: str = "0.0.0.0"
+    port: int = 8000
+    members: Members = field(default_factory=Members)
+    token: str | None = None
+    moves: bool = True
+    pull: bool = False
+    failover: FailoverSettings = field(default_factory=FailoverSettings)
+    bids: BidSettings = field(default_factory=BidSettings)
+
+
+class HandoffServer:
+    """One proxy. `address` is host:port once it listens."""
+
+    def __init__(self, options: HandoffOptions) -> None:
+        self.options, self.members, self.address = options, options.members, ""
+        self.flights = Flights(options.name)
+        self.metrics = HandoffMetrics(lambda: sum(1 for _ in self.flights.here()))
+        calls = Calls(options.name, base_url(options.engine), options.token, options.failover, lambda: self.members)
+        self.site = Site(calls, self.flights, self.metrics, options.failover)
+        self.proxy = Proxy(self.site, options.token)
+        self.agent = AgentAtWork(self.site, options.bids, pull=options.pull)
+        self._registry = self.metrics.registry()
+
+    def follow(self, members: Members) -> None:
+        """The plan or the pool changed."""
+        self.members = members
+        if self.options.moves:
+            self.agent.follow(members)
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/handoff/metrics", self._metrics)
+        app.router.add_put(MEMBERS, self._members)
+        app.router.add_post(MESSAGES, self._messages)
+        self.proxy.routes(app)
+        return app
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def _members(self, request: web.Request) -> web.Response:
+        data = await self._from_peer(request)
+        try:
+            self.follow(read(data))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        return web.Response(status=204)
+
+    async def _messages(self, request: web.Request) -> web.Response:
+        data = await self._from_peer(request)
+        try:
+            self.agent.receive(wire.decode(data))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        return web.Response(status=204)
+
+    async def _from_peer(self, request: web.Request) -> bytes:
+        if not self.proxy.is_peer(request):
+            raise web.HTTPNotFound
+        data = await request.content.read(MAX_BYTES + 1)
+        while len(data) <= MAX_BYTES and (more := await request.content.readany()):
+            data += more
+        if len(data) > MAX_BYTES:
+            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BYTES, actual_size=len(data))
+        return data
+
+
+@contextlib.asynccontextmanager
+async def running(options: HandoffOptions) -> AsyncIterator[HandoffServer]:
+    """A proxy that listens. Raises ValueError or OSError where it cannot start."""
+    server = HandoffServer(options)
+    runner = web.AppRunner(server.app(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, options.host, options.port).start()
+        server.address = f"{options.host}:{runner.addresses[0][1]}"
+        server.follow(options.members)
+        async with asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(server.agent.run())
+            yield server
+            working.cancel()
+    finally:
+        await runner.cleanup()
+        await server.site.calls.close()
+
+
+async def serve(options: HandoffOptions, drain_s: float) -> None:
+    """Serve until SIGTERM or SIGINT, then wait for the streams that run."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(options) as server:
+        click.echo(f"handoff {options.name} for {options.engine} on http://{server.address}", err=True)
+        await stop.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.flights.until_none(), drain_s)
+
+
+_BIDS, _FAILOVER = BidSettings(), FailoverSettings()
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--name", required=True, help="This proxy's name in the membership.")
+@click.option("--engine", required=True, help="The engine beside it: http://host:port.")
+@click.option("--host", default="0.0.0.0")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="For clients and peers; 0 takes a free one.")
+@click.option(
+    "--members", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Membership at start, JSON."
+)
+@click.option(
+    "--pool-token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The secret that all proxies of the pool share; without it, no peers: no moves, no failover.",
+)
+@click.option("--failover/--no-failover", default=True, help="Go on elsewhere when an engine breaks under a request.")
+@click.option("--moves/--no-moves", default=True, help="Bid for and give away running requests.")
+@click.option(
+    "--kv",
+    type=click.Choice(["compute", "pull"]),
+    default="compute",
+    help="How KV gets to a peer: computed there, or pulled by the engines' NixlConnector.",
+)
+@click.option("--max-transfers", type=click.IntRange(1, 64), default=_BIDS.transfers, help="At once, either way.")
+@click.option(
+    "--least-gain-ms",
+    type=click.FloatRange(0),
+    default=_BIDS.move_ms,
+    help="A move must save more than this, and than the median gap.",
+)
+@click.option(
+    "--max-deaths",
+    type=click.IntRange(1, 16),
+    default=_FAILOVER.deaths,
+    help="Engines that may break under one request.",
+)
+@click.option(
+    "--silence-timeout",
+    "silence_s",
+    type=_SECONDS,
+    default=_FAILOVER.silence_s,
+    help="Seconds between bytes of a stream.",
+)
+@click.option("--first-timeout", "first_s", type=_SECONDS, default=_FAILOVER.first_s, help="Seconds before the first.")
+@click.option(
+    "--failover-timeout",
+    "within_s",
+    type=_SECONDS,
+    default=_FAILOVER.within_s,
+    help="Seconds to find another engine.",
+)
+@click.option("--drain-timeout", "drain_s", type=click.FloatRange(0), default=300.0, help="Seconds after SIGTERM.")
+def handoff(
+    name: str, engine: str, members: Path | None, pool_token_file: Path | None, kv: str, drain_s: float, **given: Any
+) -> None:
+    """The proxy beside an engine: moves running requests, and goes on elsewhere when the engine dies."""
+    failover = FailoverSettings(
+        on=given["failover"],
+        deaths=given["max_deaths"],
+        within_s=given["within_s"],
+        silence_s=given["silence_s"],
+        first_s=given["first_s"],
+    )
+    try:
+        options = HandoffOptions(
+            name=name,
+            engine=base_url(engine),
+            host=given["host"],
+            port=given["port"],
+            members=Members() if members is None else read(members.read_bytes()),
+            token=read_token(pool_token_file),
+            moves=given["moves"],
+            pull=kv == "pull",
+            failover=failover,
+            bids=BidSettings(transfers=given["max_transfers"], move_ms=given["least_gain_ms"]),
+        )
+        uvloop.run(serve(options, drain_s))
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,281 @@
+"""`picker handoff` over real sockets: two engines that can be told to die, a proxy beside each, one client."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from picker.handoff.attempts import FailoverSettings
+from picker.server import handoff_members
+from picker.server.handoff import HandoffOptions, HandoffServer, running
+from picker.server.handoff_calls import TOKEN_HEADER
+
+sys.path.append(str(Path(__file__).parents[1] / "handoff"))
+import model_engine
+
+TOKEN = "a-secret-of-the-pool"
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 60, "seed": 1}
+PROMPT = [1, 2, 3]
+
+
+class Engine:
+    """Answers as `model_engine`; `dies_after` events its connection is cut, or it falls silent, or it answers 5xx."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.heard = name, list[tuple[str, dict[str, Any]]]()
+        self.dies_after: int | None = None
+        self.silent = False
+        self.status = 200
+        self.every_s = 0.0
+        self.url = ""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/detokenize", self._detokenize)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        return app
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        return web.json_response({"prompt": model_engine.decode((await request.json())["tokens"])})
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json() if request.can_read_body else {}
+        self.heard.append((request.path, body))
+        if self.status != 200:
+            return web.json_response({"error": {"message": "no"}}, status=self.status)
+        if not body.get("stream"):
+            return web.json_response({"path": request.raw_path, "method": request.method, "by": self.name})
+        prompt = body["prompt"] if request.path == TEXT and isinstance(body["prompt"], list) else PROMPT
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        kind = "chat" if request.path == CHAT else "completion"
+        for place, event in enumerate(model_engine.answer(kind, body, prompt, "7" if self.name == "a" else "8")):
+            if place == self.dies_after:
+                if self.silent:
+                    await asyncio.sleep(60)
+                assert request.transport is not None
+                request.transport.close()
+                return response
+            await response.write(event)
+            await asyncio.sleep(self.every_s)
+        return response
+
+
+class Pool:
+    def __init__(self, engines: dict[str, Engine], proxies: dict[str, HandoffServer]) -> None:
+        self.engines, self.proxies = engines, proxies
+        self.session = aiohttp.ClientSession()
+
+    def url(self, name: str = "a") -> str:
+        return "http://" + self.proxies[name].address
+
+    async def post(self, path: str, body: Any, **more: Any) -> tuple[int, bytes]:
+        async with self.session.post(self.url() + path, json=body, **more) as response:
+            return response.status, await response.read()
+
+    def alone(self, **more: Any) -> bytes:
+        """What one engine says to the request."""
+        return b"".join(model_engine.answer("chat", ASKED | {"stream": True} | more, PROMPT, "7"))
+
+
+@asynccontextmanager
+async def pool(*names: str, token: str | None = TOKEN, **settings: Any) -> AsyncIterator[Pool]:
+    names = names or ("a", "b")
+    engines = {name: Engine(name) for name in names}
+    async with contextlib.AsyncExitStack() as stack:
+        proxies = {}
+        for name, engine in engines.items():
+            runner = web.AppRunner(engine.app(), shutdown_timeout=0.1, handler_cancellation=True)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            options = HandoffOptions(
+                name, engine.url, "127.0.0.1", 0, token=token, failover=FailoverSettings(**settings)
+            )
+            proxies[name] = await stack.enter_async_context(running(options))
+        members = {"engines": {name: f"http://{proxy.address}" for name, proxy in proxies.items()}}
+        for proxy in proxies.values():
+            proxy.follow(handoff_members.read(json.dumps(members).encode()))
+        made = Pool(engines, proxies)
+        stack.push_async_callback(made.session.close)
+        yield made
+
+
+# -- as if it were not there ------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_nothing_happens_to_is_the_engines_own() -> None:
+    async with pool() as there:
+        status, heard = await there.post(CHAT, ASKED | {"stream": True})
+    assert (status, heard) == (200, there.alone())
+
+
+async def test_paths_methods_and_refusals_of_the_engine_are_passed_on() -> None:
+    async with pool() as there:
+        async with there.session.get(URL(there.url() + "/v1/models?x=%2F", encoded=True)) as response:
+            assert await response.json() == {"path": "/v1/models?x=%2F", "method": "GET", "by": "a"}
+        there.engines["a"].status = 404
+        assert await there.post(CHAT, ASKED) == (404, b'{"error": {"message": "no"}}')
+
+
+async def test_what_cannot_be_moved_reaches_the_engine_unchanged() -> None:
+    body = ASKED | {"n": 2, "messages": [{"role": "user", "content": "\u00e9"}]}
+    async with pool() as there:
+        await there.post(CHAT, body)
+    assert there.engines["a"].heard == [(CHAT, body)]
+
+
+@pytest.mark.parametrize("place", ["top", "inside"])
+async def test_a_client_cannot_name_kv_of_others(place: str) -> None:
+    params = {"kv_transfer_params": {"remote_host": "10.0.0.1"}}
+    async with pool() as there:
+        await there.post(CHAT, ASKED | (params if place == "top" else {"vllm_xargs": params}))
+        await there.post("/inference/v1/generate", params)
+    assert all("kv_transfer_params" not in json.dumps(body) for _, body in there.engines["a"].heard)
+
+
+async def test_a_client_that_leaves_leaves_the_engine_too() -> None:
+    async with pool() as there:
+        there.engines["a"].every_s = 0.02
+        async with there.session.post(there.url() + CHAT, json=ASKED | {"stream": True}) as response:
+            await response.content.readany()
+            assert len(list(there.proxies["a"].flights.here())) == 1
+        await asyncio.wait_for(there.proxies["a"].flights.until_none(), 5)
+
+
+# -- when the engine dies ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("events", [0, 1, 2, 7])
+async def test_a_stream_outlives_its_engine(events: int) -> None:
+    async with pool() as there:
+        there.engines["a"].dies_after = events
+        _, heard = await there.post(CHAT, ASKED | {"stream": True, "stream_options": {"include_usage": True}})
+        said = there.alone(stream_options={"include_usage": True})
+        assert heard == (said if events else said.replace(b'"id":"7"', b'"id":"8"').replace(b":7,", b":8,"))
+        assert there.engines["b"].heard
+
+
+async def test_an_engine_that_falls_silent_is_left() -> None:
+    async with pool(silence_s=0.2) as there:
+        there.engines["a"].dies_after, there.engines["a"].silent = 5, True
+        assert (await there.post(CHAT, ASKED | {"stream": True}))[1] == there.alone()
+
+
+async def test_an_answer_in_one_piece_outlives_its_engine() -> None:
+    async with pool() as there:
+        there.engines["a"].dies_after = 6
+        status, body = await there.post(CHAT, ASKED)
+    tokens = [token for token, *_ in model_engine.steps(PROMPT, ASKED)]
+    assert status == 200
+    assert json.loads(body)["choices"][0]["message"]["content"] == model_engine.decode(tokens)
+
+
+@pytest.mark.parametrize("body", [ASKED, ASKED | {"n": 2}, ASKED | {"stream": True}])
+async def test_a_request_that_was_not_answered_yet_is_tried_elsewhere(body: dict[str, Any]) -> None:
+    async with pool() as there:
+        there.engines["a"].status = 503
+        assert (await there.post(CHAT, body))[0] == 200
+        assert there.engines["b"].heard
+
+
+async def test_a_request_that_kills_two_engines_kills_no_third() -> None:
+    async with pool("a", "b", "c") as there:
+        for engine in there.engines.values():
+            engine.dies_after = 4
+        _, heard = await there.post(CHAT, ASKED | {"stream": True})
+        assert b"2 engines failed under this request" in heard
+        assert heard.endswith(b"data: [DONE]\n\n")
+        assert not there.engines["c"].heard
+
+
+async def test_without_failover_the_client_hears_of_it() -> None:
+    async with pool(on=False) as there:
+        there.engines["a"].dies_after = 4
+        assert b"the engine failed" in (await there.post(CHAT, ASKED | {"stream": True}))[1]
+        assert not there.engines["b"].heard
+
+
+# -- when it is moved -------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_told_to_leave_goes_on_at_the_other_engine_and_the_gap_is_known() -> None:
+    async with pool() as there:
+        there.engines["a"].every_s = 0.01
+        proxy = there.proxies["a"]
+        asking = asyncio.create_task(there.post(CHAT, ASKED | {"stream": True}))
+        while not any(flight.ready for flight in proxy.flights.here()):
+            await asyncio.sleep(0.01)
+        (flight,) = proxy.flights.here()
+        assert flight.leave("b")
+        assert (await asking)[1] == there.alone()
+        (path, body), *_ = there.engines["b"].heard
+        assert path == TEXT
+        assert body["prompt"][: len(PROMPT)] == PROMPT
+        async with there.session.get(there.url() + "/handoff/metrics") as response:
+            assert 'picker_handoff_gap_seconds_count{why="move"} 1.0' in await response.text()
+
+
+async def test_a_stream_whose_new_engine_is_not_there_comes_back() -> None:
+    async with pool() as there:
+        there.engines["a"].every_s = 0.01
+        there.engines["b"].status = 503
+        proxy = there.proxies["a"]
+        asking = asyncio.create_task(there.post(CHAT, ASKED | {"stream": True}))
+        while not any(flight.ready for flight in proxy.flights.here()):
+            await asyncio.sleep(0.01)
+        assert next(proxy.flights.here()).leave("b")
+        assert (await asking)[1] == there.alone()
+
+
+# -- who may ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/handoff/engine/v1/completions", "/handoff/messages", "/handoff/members"])
+@pytest.mark.parametrize("token", ["", "a-secret-of-the-poo", "\u00e9" * 20])
+async def test_strangers_are_no_peers(path: str, token: str) -> None:
+    async with pool() as there:
+        method = "PUT" if path.endswith("members") else "POST"
+        headers = {TOKEN_HEADER: token}
+        async with there.session.request(method, there.url() + path, data=b"[]", headers=headers) as response:
+            assert response.status == 404
+        assert not there.engines["a"].heard
+
+
+async def test_without_a_token_nobody_is_a_peer() -> None:
+    async with pool(token=None) as there:
+        there.engines["a"].dies_after = 3
+        assert b"the engine failed" in (await there.post(CHAT, ASKED | {"stream": True}))[1]
+        path = "/handoff/engine/v1/completions"
+        assert (await there.post(path, {}, headers={TOKEN_HEADER: ""}))[0] == 404
+
+
+async def test_kv_is_pulled_from_hosts_of_the_pool_only() -> None:
+    async with pool() as there:
+        for host, status in (("127.0.0.1", 200), ("10.0.0.1", 400)):
+            body = {"prompt": [1], "kv_transfer_params": {"remote_host": host}}
+            path, headers = "/handoff/engine/v1/completions", {TOKEN_HEADER: TOKEN}
+            assert (await there.post(path, body, headers=headers))[0] == status
+        assert there.engines["a"].heard[0][1]["kv_transfer_params"] == {"remote_host": "127.0.0.1"}
+
+
+async def test_a_membership_is_put_by_who_knows_the_token() -> None:
+    async with pool() as there:
+        put = {"url": there.url() + "/handoff/members", "headers": {TOKEN_HEADER: TOKEN}}
+        async with there.session.put(**put, json={"engines": {"c": "http://10.0.0.9:8000/"}}) as response:
+            assert response.status == 204
+        assert there.proxies["a"].members.peers("a") == ["c"]
+        for wrong in ({"engines": {"c": "file:///etc"}}, {"engines": {"c": "http://a@b/"}}, {"unknown": 1}, []):
+            async with there.session.put(**put, json=wrong) as response:
+                assert response.status == 400
