@@ -40,8 +40,9 @@ class _Said:
 
 
 class Stream:
-    """`tokens` are those delivered, of all engines; `over` once the client has its finish_reason, `done` once it has
-    the last event; `failure` what an engine said of its own failing, which the client was not told."""
+    """`tokens` are those delivered, of all engines. `begun` once the client was told of one, `over` once it has its
+    finish_reason, `done` once it has the last event. `failure` is what an engine said of its own failing, which the
+    client was not told."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -50,6 +51,7 @@ class Stream:
         self.done = False
         self.failure: str | None = None
         self.over = False
+        self.begun = False
         self._events = Events()
         self._kept_back: list[_Said] = []
         self._text: list[str] = []
@@ -129,6 +131,7 @@ class Stream:
         out = [said.data for said in self._kept_back if said.data]
         for said in self._kept_back:
             self.tokens += said.ids
+            self.begun = self.begun or bool(said.data and (said.ids or said.text))
             self._offset = said.end or self._offset
             if said.text:
                 self._text.append(said.text)
@@ -155,16 +158,11 @@ class Stream:
     # -- from one engine to the next --------------------------------------------------------------------------------
 
     @property
-    def begun(self) -> bool:
-        """Something was generated and delivered."""
-        return bool(self.tokens or self._text)
-
-    @property
     def stays(self) -> str | None:
         """In a word why it cannot go on elsewhere now."""
         if self.over or not self.begun:
             return "over" if self.over else None
-        if not self.prompt or not self.tokens:
+        if not self.prompt:
             return "no-token-ids"
         return self._parsed or None
 
@@ -181,10 +179,11 @@ class Stream:
     def restart(self) -> None:
         """The next engine is asked the same, as nothing was delivered but, perhaps, the role."""
         self._rest, self._parsed = None, ""
+        self.tokens.clear()
 
     def retreat(self) -> None:
         """Forget the last token, which only began a character. Raises Stays where the client was told of it."""
-        if self.asked.wants_ids or self.asked.top is not None or len(self.tokens) <= 1:
+        if self.asked.wants_ids or self.asked.top is not None or not self.tokens:
             raise Stays("half-character")
         self.tokens.pop()
         self._again += 1
@@ -271,7 +270,7 @@ class Stream:
         delta = choice.get("delta") or {}
         if delta.get("tool_calls") or delta.get("function_call"):
             self._parsed = "tools"
-        elif delta.get("reasoning") or delta.get("reasoning_content"):
+        elif delta.get("reasoning") or delta.get("reasoning_content") or (ids and choice.get("delta") == {}):
             self._parsed = "reasoning"
             return True
         elif delta.get("content") and self._parsed == "reasoning" and not self.asked.stops:

@@ -49,7 +49,7 @@ class HandoffServer:
     def __init__(self, options: HandoffOptions) -> None:
         self.options, self.members, self.address = options, options.members, ""
         self.flights = Flights(options.name)
-        self.metrics = HandoffMetrics(lambda: sum(1 for _ in self.flights.here()))
+        self.metrics = HandoffMetrics(lambda: sum(flight.stream.begun for flight in self.flights.here()))
         calls = Calls(options.name, base_url(options.engine), options.token, options.failover, lambda: self.members)
         self.site = Site(calls, self.flights, self.metrics, options.failover)
         self.proxy = Proxy(self.site, options.token)

@@ -43,6 +43,7 @@ class AgentAtWork:
         self._going: dict[int, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._kv_tokens = self._kv_free = 0
+        site.flights.on_end = self._over
 
     def follow(self, members: Members) -> None:
         """The plan or the pool changed."""
@@ -79,6 +80,10 @@ class AgentAtWork:
                 state = OwnState(residents, self._kv_free, self._kv_tokens)
                 self._do(self._agent.tick(state, self._now()))
             await asyncio.sleep(TICK_S)
+
+    def _over(self, request: str) -> None:
+        if self._agent is not None:
+            self._do(self._agent.over(request, self._now()))
 
     # -- what it asks for ----------------------------------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
 """Streams that pass through this proxy, and the orders that an agent gives about them."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
 from picker.handoff.stream import Stream
 from picker.stages.agent_state import Resident
 
+PAUSE_S = 1.0
 _EXPECTED_TOKENS = 256
 
 
@@ -40,8 +42,12 @@ class Flight:
         return True
 
     async def running(self) -> None:
-        """Wait while it stands still."""
-        await self._runs.wait()
+        """Wait while it stands still, but not for ever: a peer that never answers has not taken it, for it is this
+        proxy that asks the other engine."""
+        if not self._runs.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._runs.wait(), PAUSE_S)
+            self._runs.set()
 
     @property
     def ready(self) -> bool:
@@ -65,6 +71,7 @@ class Flights:
     def __init__(self, own: str) -> None:
         self._own, self._numbers = own, itertools.count()
         self._flights: dict[str, Flight] = {}
+        self.on_end: Callable[[str], None] = lambda number: None
         self._none = asyncio.Event()
         self._none.set()
 
@@ -76,6 +83,7 @@ class Flights:
 
     def remove(self, flight: Flight) -> None:
         self._flights.pop(flight.number, None)
+        self.on_end(flight.number)
         if not self._flights:
             self._none.set()
 

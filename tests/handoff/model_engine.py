@@ -63,8 +63,24 @@ def steps(prompt: list[int], body: dict[str, Any]) -> Iterator[tuple[int, str, s
             return
 
 
-def answer(kind: str, body: dict[str, Any], prompt: list[int], number: str) -> list[bytes]:
-    """The events of a streamed answer."""
+def merged(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several tokens' choices as one."""
+    first, *others = choices
+    for other in others:
+        for name, value in other.items():
+            if name == "delta":
+                first["delta"] = {"content": first["delta"]["content"] + value["content"]}
+            elif name == "logprobs" and value is not None:
+                first["logprobs"] = {each: first["logprobs"][each] + value[each] for each in value}
+            elif name == "text" or (name == "token_ids" and value is not None):
+                first[name] += value
+            elif name not in ("index", "prompt_token_ids"):
+                first[name] = value
+    return first
+
+
+def answer(kind: str, body: dict[str, Any], prompt: list[int], number: str, together: int = 1) -> list[bytes]:
+    """The events of a streamed answer, with so many tokens in each."""
     ids, chat = bool(body.get("return_token_ids")), kind == "chat"
     options = body.get("stream_options") or {}
     top = body.get("logprobs")
@@ -84,6 +100,7 @@ def answer(kind: str, body: dict[str, Any], prompt: list[int], number: str) -> l
         opening = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         say([opening], {"prompt_token_ids": prompt if ids else None}, 0, continuous)
     made, offset = 0, 0
+    waiting: list[dict[str, Any]] = []
     for token, text, finish, reason in steps(prompt, body):
         made += 1
         shown = decode([token])
@@ -105,7 +122,10 @@ def answer(kind: str, body: dict[str, Any], prompt: list[int], number: str) -> l
         if not chat:
             choice["prompt_token_ids"] = prompt if ids and made == 1 else None
         choice["token_ids"] = [token] if ids else None
-        say([choice], {}, made, continuous)
+        waiting.append(choice)
+        if finish or len(waiting) == together:
+            say([merged(waiting)], {}, made, continuous)
+            waiting = []
     if options.get("include_usage"):
         say([], {"usage": counted(made)}, made, False)
     return [*out, b"data: [DONE]\n\n"]

@@ -53,18 +53,16 @@ def moved(stream: Stream) -> dict[str, Any]:
     return stream.rest(room=100)
 
 
-@settings(max_examples=150, deadline=None)
-@given(PROMPTS, bodies(), st.data())
-def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
-    prompt: list[int], wanted: tuple[str, dict[str, Any]], data: st.DataObject
-) -> None:
-    kind, body = wanted
+def through_engines(
+    kind: str, body: dict[str, Any], prompt: list[int], data: st.DataObject, together: int = 1
+) -> bytes | None:
+    """What the client hears while the stream is cut again and again; None where it had to end."""
     asked = read(kind, body)
     assert isinstance(asked, Asked)
     stream, heard = Stream(asked), b""
     engine, ask, begins, asking = 1, asked.first(), prompt, kind
     while not stream.done:
-        events = model_engine.answer(asking, ask, begins, str(engine))
+        events = model_engine.answer(asking, ask, begins, str(engine), together)
         moves = engine <= 4
         cut = data.draw(st.integers(0, len(events))) if moves else len(events)
         for piece in in_pieces(data, events[:cut]):
@@ -82,11 +80,45 @@ def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
         try:
             ask = moved(stream)
         except Stays:
-            assert {"stop", "logprobs"} <= body.keys(), "only then was the client told of half a character"
-            return
+            return None
         asking, begins = "completion", ask["prompt"]
+    return heard
+
+
+@settings(max_examples=150, deadline=None)
+@given(PROMPTS, bodies(), st.data())
+def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
+    prompt: list[int], wanted: tuple[str, dict[str, Any]], data: st.DataObject
+) -> None:
+    kind, body = wanted
+    heard = through_engines(kind, body, prompt, data)
+    if heard is None:
+        assert {"stop", "logprobs"} <= body.keys(), "only then was the client told of half a character"
+        return
     named = json.loads(heard.split(b"\n")[0].removeprefix(b"data: "))["id"]
     assert heard == b"".join(model_engine.answer(kind, body, prompt, named))
+
+
+@settings(max_examples=100, deadline=None)
+@given(PROMPTS, bodies(), st.integers(2, 4), st.data())
+def test_engines_that_say_several_tokens_at_once_lose_and_repeat_nothing(
+    prompt: list[int], wanted: tuple[str, dict[str, Any]], together: int, data: st.DataObject
+) -> None:
+    kind, body = wanted
+    heard = through_engines(kind, body, prompt, data, together)
+    if heard is None:
+        assert {"return_token_ids", "logprobs"} & body.keys(), "only then was the client told of half a character"
+        return
+    assert said(heard) == said(b"".join(model_engine.answer(kind, body, prompt, "1")))
+
+
+def said(events: bytes) -> tuple[str, list[int], list[str]]:
+    """Text, token ids and finish reasons of a stream."""
+    chunks = [json.loads(event[6:]) for event in events.split(b"\n\n")[:-2]]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    text = "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
+    ids = [token for choice in choices for token in choice.get("token_ids") or []]
+    return text, ids, [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
 
 
 def chunk(delta: dict[str, Any], ids: list[int] | None, **more: Any) -> bytes:
@@ -111,6 +143,15 @@ def test_reasoning_stays_until_the_answer_begins() -> None:
     assert stream.stays is None
     stream.go_on()
     assert stream.rest(room=10)["prompt"] == [1, 2, 3, 4]
+
+
+def test_what_a_parser_made_nothing_of_yet_is_asked_anew() -> None:
+    stream = opened()
+    assert stream.feed(chunk({}, [3])) == []
+    assert not stream.begun
+    stream.feed(chunk({"reasoning": "well"}, [4]))
+    assert stream.begun
+    assert stream.stays == "reasoning"
 
 
 def test_a_tool_call_stays_where_its_parser_is() -> None:
