@@ -1,0 +1,42 @@
+"""Agents of two proxies, over real sockets: who moves, by which way the KV goes, and when nobody does."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from handoff_pool import ASKED, CHAT, EXPORTED, TEXT, Pool, pool
+
+STEP = {"fixed_ms": 5.0, "decode_ms": 5.0, "context_ms": 100.0, "prefill_ms": 0.1}
+STAGES: dict[str, Any] = {"a": {"step_model": STEP, "high": 8, "following": ["b"]}, "b": {"step_model": STEP}}
+
+
+async def three_streams(there: Pool) -> list[tuple[int, bytes]]:
+    there.engines["a"].every_s = there.engines["b"].every_s = 0.03
+    return await asyncio.gather(*(there.post(CHAT, ASKED | {"stream": True}) for _ in range(3)))
+
+
+@pytest.mark.parametrize("pull", [True, False])
+async def test_a_request_that_outgrows_its_stage_moves_after_its_kv(pull: bool) -> None:
+    async with pool(pull=pull, stages=STAGES) as there:
+        assert await three_streams(there) == [(200, there.alone())] * 3
+    heard = there.engines["b"].heard
+    copies = [body for _, body in heard if body.get("max_tokens") == 1 and not body.get("stream")]
+    rests = [body for path, body in heard if path == TEXT and body.get("stream")]
+    assert rests
+    assert [body.get("kv_transfer_params") for body in copies] == [EXPORTED if pull else None] * len(copies)
+    assert copies[0]["prompt"] == rests[0]["prompt"][: len(copies[0]["prompt"])]
+
+
+async def test_a_request_whose_kv_cannot_be_brought_stays() -> None:
+    async with pool(stages=STAGES) as there:
+        there.engines["b"].status = 500
+        assert await three_streams(there) == [(200, there.alone())] * 3
+        assert not [body for _, body in there.engines["b"].heard if body.get("stream")]
+
+
+async def test_nobody_moves_for_less_than_it_costs() -> None:
+    cheap = {"fixed_ms": 5.0, "decode_ms": 0.001, "context_ms": 0.0, "prefill_ms": 0.1}
+    stages = {name: stage | {"step_model": cheap} for name, stage in STAGES.items()}
+    async with pool(stages=stages) as there:
+        await three_streams(there)
+        assert not [path for path, _ in there.engines["b"].heard if path == TEXT]
