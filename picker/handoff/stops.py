@@ -24,11 +24,11 @@ class StopText:
         self._unsent = len(text) - sent
         self._tail = self._kept(text)
 
-    def push(self, new: str, *, check: bool = True, finished: bool = False) -> tuple[str, str | None]:
-        """What goes out now, and the stop string that ended it all. `check` is off below the least number of tokens."""
+    def push(self, new: str, *, finished: bool = False) -> tuple[str, str | None]:
+        """What goes out now, and the stop string that ended it all."""
         text = self._tail + new
         start = len(self._tail) - self._unsent
-        if check and new and (met := self._met(text, len(new))) is not None:
+        if new and (met := self._met(text, len(new))) is not None:
             end, stop = met
             return text[start : end if self._include else end - len(stop)], stop
         out = text[start : max(start, len(text) - (0 if finished else self._held))]

@@ -103,8 +103,7 @@ class Stream:
             return []
         text, stopped = self._words(choice), None
         if self._rest is not None:
-            enough = len(self.tokens) + self._waiting + len(ids) > self.asked.least
-            text, stopped = self._rest.push(text, check=enough, finished=bool(choice.get("finish_reason")))
+            text, stopped = self._rest.push(text, finished=bool(choice.get("finish_reason")))
         choice = self._as_first(choice, text, stopped)
         chunk = self._enveloped(chunk, [choice], len(self.tokens) + self._waiting + len(ids))
         hidden = choice.get("delta") == {} and not choice.get("finish_reason") and not choice.get("logprobs")
@@ -164,6 +163,9 @@ class Stream:
             return "over" if self.over else None
         if not self.prompt:
             return "no-token-ids"
+        if self.asked.stops and len(self.tokens) < self.asked.least:
+            # Of several tokens in one chunk nobody can say from which on a stop string counts.
+            return "min-tokens"
         return self._parsed or None
 
     @property
@@ -192,6 +194,11 @@ class Stream:
         """Some tokens of the context before the text delivered, and those of the text."""
         before = [*self.prompt, *self.tokens[: self._since]]
         return before[-_CONTEXT:], self.tokens[self._since :]
+
+    def agrees(self, text: str) -> bool:
+        """`text`, which an engine made of the tokens `told` a while ago, and what was delivered are one text."""
+        said = "".join(self._text)
+        return text.startswith(said) or said.startswith(text.rstrip(_REPLACEMENT))
 
     def go_on(self, text: str | None = None) -> None:
         """From here on an engine answers that was asked for the rest. `text` is that of the tokens `told`, which may be

@@ -19,7 +19,7 @@ from picker.handoff.asked import TRANSFER
 from picker.server.handoff_calls import Broken
 from picker.server.handoff_flights import Flight
 from picker.server.handoff_members import Members
-from picker.server.handoff_relay import COMPLETIONS, Site
+from picker.server.handoff_relay import COMPLETIONS, Site, text_of
 from picker.stages.agent_state import BidSettings, OwnState
 from picker.stages.bids import Agent
 from picker.stages.messages import Copy, Drop, Message, Output, Pause, Resume, Stop
@@ -133,6 +133,8 @@ class AgentAtWork:
         body = stream.asked.once(stream.prompt, stream.tokens)
         way = "pull" if self._pull else "compute"
         try:
+            if not stream.clean and not stream.agrees(await text_of(flight, self._site, to)):
+                return False
             if self._pull:
                 export = body | {TRANSFER: _EXPORT}
                 answer = await calls.json(calls.own, COMPLETIONS, export, within, flight.authorization)

@@ -10,6 +10,8 @@ from picker.stages.agent_state import Resident
 
 PAUSE_S = 1.0
 _EXPECTED_TOKENS = 256
+_MARGIN = 4
+"""Tokens that may be taken back at a change, as the beginning of a character."""
 
 
 class Flight:
@@ -54,7 +56,8 @@ class Flight:
         """It can leave at once: what was said and what was generated end at the same place, or nobody would notice."""
         stream = self.stream
         told = stream.asked.wants_ids or stream.asked.top is not None
-        return stream.begun and stream.stays is None and (stream.clean or not told)
+        enough = not stream.asked.stops or len(stream.tokens) > stream.asked.least + _MARGIN
+        return stream.begun and stream.stays is None and enough and (stream.clean or not told)
 
     def resident(self) -> Resident:
         """With as many tokens to come as it had, at least some: answers that are long get longer yet."""

@@ -13,7 +13,7 @@ from picker.handoff.asked import TRANSFER
 from picker.handoff.attempts import Attempts, FailoverSettings
 from picker.handoff.stream import Stays, Stream
 from picker.server.handoff_calls import Broken, Calls
-from picker.server.handoff_flights import Flights
+from picker.server.handoff_flights import Flight, Flights
 from picker.server.handoff_metrics import HandoffMetrics
 
 COMPLETIONS = "/v1/completions"
@@ -159,20 +159,11 @@ class Relay:
     async def _text(self, engine: str) -> str:
         """Of all that was generated, back to the last whole character. Raises Broken, Stays."""
         for _ in range(1 + _MOST_RETREATS):
-            before, after = ([*part] for part in self._stream.told())
-            context = await self._decoded(engine, before)
-            text = (await self._decoded(engine, before + after)).removeprefix(context)
+            text = await text_of(self._flight, self._site, engine)
             if not text.endswith("\ufffd"):
                 return text
             self._stream.retreat()
         raise Stays("half-character")
-
-    async def _decoded(self, engine: str, tokens: list[int]) -> str:
-        body = {"model": self._stream.asked.body.get("model"), "tokens": tokens}
-        answer = await self._site.calls.json(
-            engine, "/detokenize", body, self._site.settings.within_s, self._flight.authorization
-        )
-        return str(answer.get("prompt", ""))
 
     async def _room(self, engine: str) -> int:
         """Tokens that the model's context leaves. Raises Broken."""
@@ -233,6 +224,17 @@ class Relay:
             self._why = None
         await unless_gone(self._sink.write, b"".join(events))
         self._flight.sent_at = asyncio.get_running_loop().time()
+
+
+async def text_of(flight: Flight, site: Site, engine: str) -> str:
+    """What the stream's tokens say, by that engine's tokenizer. Raises Broken."""
+    before, after = flight.stream.told()
+    said = []
+    for tokens in (before, before + after):
+        body = {"model": flight.stream.asked.body.get("model"), "tokens": tokens}
+        answer = await site.calls.json(engine, "/detokenize", body, site.settings.within_s, flight.authorization)
+        said.append(str(answer.get("prompt", "")))
+    return said[1].removeprefix(said[0])
 
 
 async def unless_gone(write: Callable[[bytes], Awaitable[None]], data: bytes) -> None:

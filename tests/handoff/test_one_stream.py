@@ -93,7 +93,8 @@ def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
     kind, body = wanted
     heard = through_engines(kind, body, prompt, data)
     if heard is None:
-        assert {"stop", "logprobs"} <= body.keys(), "only then was the client told of half a character"
+        assert "stop" in body
+        assert body.keys() & {"logprobs", "min_tokens"}, "half a character was told of, or no stop string counts yet"
         return
     named = json.loads(heard.split(b"\n")[0].removeprefix(b"data: "))["id"]
     assert heard == b"".join(model_engine.answer(kind, body, prompt, named))
@@ -107,7 +108,7 @@ def test_engines_that_say_several_tokens_at_once_lose_and_repeat_nothing(
     kind, body = wanted
     heard = through_engines(kind, body, prompt, data, together)
     if heard is None:
-        assert {"return_token_ids", "logprobs"} & body.keys(), "only then was the client told of half a character"
+        assert body.keys() & {"return_token_ids", "logprobs", "min_tokens"}
         return
     assert said(heard) == said(b"".join(model_engine.answer(kind, body, prompt, "1")))
 
