@@ -153,6 +153,9 @@ def read(kind: Kind, body: Mapping[str, Any]) -> Asked | str:
     least, top = body.get("min_tokens") or 0, body.get("logprobs")
     if kind == "chat":
         top = (body.get("top_logprobs") or 0) if top else None
+        if top is not None and body.get("return_tokens_as_token_ids"):
+            # A completion's tokens do not tell their bytes then.
+            return "logprobs"
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
         return "malformed"
     if options is not None and not isinstance(options, dict):

@@ -62,8 +62,8 @@ class Stream:
         """Text and tokens delivered end at the same place, for certain."""
         self._again = 0
         """Tokens that the next engine makes anew, after the client heard of them without text."""
-        self._counted = False
-        """The client got its usage."""
+        self._metered, self._counted = asked.wants_usage, False
+        """The client gets its usage, whether it asked or the engine tells everybody; it has got it."""
         self._since = 0
         """The tokens before are a parser's; the text delivered begins with this one."""
         self._offset = self._base_offset = 0
@@ -93,6 +93,7 @@ class Stream:
         if opening:
             self._identity = {name: chunk[name] for name in ("id", "object", "created", "model")}
         self._learn_prompt(chunk)
+        self._metered = self._metered or bool(chunk.get("usage"))
         choices = chunk["choices"]
         if not choices:
             self._counted = True
@@ -140,7 +141,7 @@ class Stream:
     def closing(self) -> list[bytes]:
         """What is left to say once it is `over`, where the engine does not: it was left, or knows of no stop string."""
         usage = [event({**self._identity, "choices": [], "usage": self._usage({}, len(self.tokens))})]
-        return [*(usage if self.asked.wants_usage and not self._counted else []), *self._finished()]
+        return [*(usage if self._metered and not self._counted else []), *self._finished()]
 
     def _finished(self) -> list[bytes]:
         self.done = True

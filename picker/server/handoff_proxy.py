@@ -18,6 +18,8 @@ from picker.server.handoff_relay import ClientGone, Relay, Site, unless_gone
 
 MAX_BODY_BYTES = 64 << 20
 _FORMS = "multipart/form-data"
+_UNPACKED = ("Content-Encoding",)
+"""Bodies are unpacked on the way in."""
 
 
 class StreamSink:
@@ -114,7 +116,7 @@ class Proxy:
         if isinstance(asked, str) or (peer and not asked.stream):
             return await self._plain(request, path, raw, tries)
         sink = StreamSink(request) if asked.stream else WholeSink(request, kind)
-        headers = passed_on(request.headers)
+        headers = passed_on(request.headers, but=_UNPACKED)
         relay = Relay(self._site, Stream(asked), path, headers, sink, failover=not peer, transfer=transfer)
         try:
             await relay.run()
@@ -148,7 +150,7 @@ class Proxy:
                 engine = following
 
     async def _through(self, request: web.Request, engine: str, path: str, body: Any) -> web.StreamResponse:
-        headers = passed_on(request.headers)
+        headers = passed_on(request.headers, but=_UNPACKED)
         async with self._site.calls.asking(engine, request.method, path, body, headers) as response:
             if response.status >= 500:
                 raise await Broken.by(response)

@@ -79,10 +79,12 @@ def merged(choices: list[dict[str, Any]]) -> dict[str, Any]:
     return first
 
 
-def answer(kind: str, body: dict[str, Any], prompt: list[int], number: str, together: int = 1) -> list[bytes]:
-    """The events of a streamed answer, with so many tokens in each."""
+def answer(
+    kind: str, body: dict[str, Any], prompt: list[int], number: str, together: int = 1, forced: bool = False
+) -> list[bytes]:
+    """The events of a streamed answer, with so many tokens in each; `forced` tells everybody the usage."""
     ids, chat = bool(body.get("return_token_ids")), kind == "chat"
-    options = body.get("stream_options") or {}
+    options = body.get("stream_options") or ({"include_usage": True, "continuous_usage_stats": True} if forced else {})
     top = body.get("logprobs")
     head = {"id": number, "object": "chat.completion.chunk" if chat else "text_completion"}
     head |= {"created": int(number), "model": "m"}

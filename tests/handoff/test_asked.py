@@ -27,6 +27,7 @@ def asked(**more: Any) -> Asked:
         ({"prompt_logprobs": 1}, "prompt-logprobs"),
         ({"echo": True}, "echo"),
         ({"frequency_penalty": 0.5}, "penalties"),
+        ({"logprobs": True, "return_tokens_as_token_ids": True}, "logprobs"),
         ({"bad_words": ["x"]}, "bad-words"),
         ({"never_heard_of": 1}, "parameter"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "media"),

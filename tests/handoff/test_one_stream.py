@@ -1,5 +1,6 @@
 """A stream that goes from engine to engine: the client reads what one engine alone would have said, byte by byte."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -54,7 +55,7 @@ def moved(stream: Stream) -> dict[str, Any]:
 
 
 def through_engines(
-    kind: str, body: dict[str, Any], prompt: list[int], data: st.DataObject, together: int = 1
+    kind: str, body: dict[str, Any], prompt: list[int], data: st.DataObject, together: int = 1, forced: bool = False
 ) -> bytes | None:
     """What the client hears while the stream is cut again and again; None where it had to end."""
     asked = read(kind, body)
@@ -62,7 +63,7 @@ def through_engines(
     stream, heard = Stream(asked), b""
     engine, ask, begins, asking = 1, asked.first(), prompt, kind
     while not stream.done:
-        events = model_engine.answer(asking, ask, begins, str(engine), together)
+        events = model_engine.answer(asking, ask, begins, str(engine), together, forced)
         moves = engine <= 4
         cut = data.draw(st.integers(0, len(events))) if moves else len(events)
         for piece in in_pieces(data, events[:cut]):
@@ -86,18 +87,18 @@ def through_engines(
 
 
 @settings(max_examples=150, deadline=None)
-@given(PROMPTS, bodies(), st.data())
+@given(PROMPTS, bodies(), st.booleans(), st.data())
 def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
-    prompt: list[int], wanted: tuple[str, dict[str, Any]], data: st.DataObject
+    prompt: list[int], wanted: tuple[str, dict[str, Any]], forced: bool, data: st.DataObject
 ) -> None:
     kind, body = wanted
-    heard = through_engines(kind, body, prompt, data)
+    heard = through_engines(kind, body, prompt, data, forced=forced)
     if heard is None:
         assert "stop" in body
         assert body.keys() & {"logprobs", "min_tokens"}, "half a character was told of, or no stop string counts yet"
         return
     named = json.loads(heard.split(b"\n")[0].removeprefix(b"data: "))["id"]
-    assert heard == b"".join(model_engine.answer(kind, body, prompt, named))
+    assert heard == b"".join(model_engine.answer(kind, body, prompt, named, forced=forced))
 
 
 @settings(max_examples=100, deadline=None)
@@ -134,6 +135,22 @@ def opened() -> Stream:
     stream = Stream(asked)
     stream.feed(chunk({"role": "assistant", "content": ""}, None, prompt_token_ids=[1, 2]))
     return stream
+
+
+NAMES = ["id", "choices", "delta", "content", "token_ids", "logprobs", "usage", "error", "text"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"choices": JSON}, optional={"usage": JSON, "error": JSON}), max_size=3))
+def test_what_is_no_engines_stream_is_refused_and_nothing_else_happens(chunks: list[Any]) -> None:
+    stream = opened()
+    with contextlib.suppress(ValueError):
+        for each in chunks:
+            assert isinstance(stream.feed(b"data: " + json.dumps(each).encode() + b"\n\n"), list)
 
 
 def test_reasoning_stays_until_the_answer_begins() -> None:

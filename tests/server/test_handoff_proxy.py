@@ -1,6 +1,7 @@
 """`picker handoff` over real sockets: what a client gets, whatever happens to the engine."""
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -41,6 +42,23 @@ async def test_a_client_cannot_name_kv_of_others(place: str) -> None:
         await there.post(CHAT, ASKED | (params if place == "top" else {"vllm_xargs": params}))
         await there.post("/inference/v1/generate", params)
     assert all("kv_transfer_params" not in json.dumps(body) for _, body in there.engines["a"].heard)
+
+
+async def test_a_packed_body_is_unpacked_for_the_engine() -> None:
+    body = ASKED | {"n": 2}
+    async with pool() as there:
+        packed, headers = gzip.compress(json.dumps(body).encode()), {"Content-Encoding": "gzip"}
+        async with there.session.post(there.url() + CHAT, data=packed, headers=headers) as response:
+            assert response.status == 200
+    assert there.engines["a"].heard == [(CHAT, body)]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 10_000, b'{"a":' * 300 + b"1" + b"}" * 300, b"\xff\xfe"])
+async def test_a_body_that_no_engine_reads_harms_nobody(body: bytes) -> None:
+    async with pool() as there:
+        async with there.session.post(there.url() + CHAT, data=body) as response:
+            assert response.status in (200, 400)
+        assert (await there.post(CHAT, ASKED))[0] == 200
 
 
 async def test_a_client_that_leaves_leaves_the_engine_too() -> None:
