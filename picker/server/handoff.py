@@ -23,6 +23,7 @@ from picker.server.handoff_metrics import HandoffMetrics
 from picker.server.handoff_proxy import MAX_BODY_BYTES, Proxy
 from picker.server.handoff_relay import Site
 from picker.stages.agent_state import BidSettings
+from picker.telemetry import logs
 
 MEMBERS = "/handoff/members"
 
@@ -125,6 +126,7 @@ async def serve(options: HandoffOptions, drain_s: float) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    logs.configure("info")
     async with running(options) as server:
         click.echo(f"handoff {options.name} for {options.engine} on http://{server.address}", err=True)
         await stop.wait()

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+import aiohttp
+import structlog
 from multidict import CIMultiDict
 
 from picker.engines.metrics import BadMetrics, parse
@@ -23,6 +25,8 @@ from picker.server.handoff_relay import COMPLETIONS, Site, text_of
 from picker.stages.agent_state import BidSettings, OwnState
 from picker.stages.bids import Agent
 from picker.stages.messages import Copy, Drop, Message, Output, Pause, Resume, Stop
+
+log = structlog.get_logger()
 
 TICK_S = 0.1
 SCRAPE_S = 1.0
@@ -43,6 +47,7 @@ class AgentAtWork:
         self._going: dict[int, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._kv_tokens = self._kv_free = 0
+        self._scraped = -SCRAPE_S
         site.flights.on_end = self._over
 
     def follow(self, members: Members) -> None:
@@ -67,19 +72,23 @@ class AgentAtWork:
 
     async def run(self) -> None:
         """Tick for ever."""
-        scraped = -SCRAPE_S
         while True:
             if self._agent is not None:
-                if self._now() - scraped >= SCRAPE_S:
-                    scraped = self._now()
-                    await self._scrape()
-                median = self._site.metrics.gaps["move"].quantile(0.5)
-                cost_ms = max(self._least_ms, 1e3 * (median or 0.0))
-                self._agent.settings = replace(self._settings, move_ms=cost_ms)
-                residents = tuple(flight.resident() for flight in self._site.flights.here() if flight.stream.begun)
-                state = OwnState(residents, self._kv_free, self._kv_tokens)
-                self._do(self._agent.tick(state, self._now()))
+                try:
+                    await self._tick(self._agent)
+                except Exception:
+                    # Streams go on without an agent.
+                    log.exception("the agent failed")
             await asyncio.sleep(TICK_S)
+
+    async def _tick(self, agent: Agent) -> None:
+        if self._now() - self._scraped >= SCRAPE_S:
+            self._scraped = self._now()
+            await self._scrape()
+        median = self._site.metrics.gaps["move"].quantile(0.5)
+        agent.settings = replace(self._settings, move_ms=max(self._least_ms, 1e3 * (median or 0.0)))
+        residents = tuple(flight.resident() for flight in self._site.flights.here() if flight.stream.begun)
+        self._do(agent.tick(OwnState(residents, self._kv_free, self._kv_tokens), self._now()))
 
     def _over(self, request: str) -> None:
         if self._agent is not None:
@@ -152,7 +161,7 @@ class AgentAtWork:
         """KV of the engine, in tokens; none where it does not say, and nobody is taken then."""
         self._kv_tokens = self._kv_free = 0
         calls = self._site.calls
-        with contextlib.suppress(Broken, BadMetrics, OSError, TimeoutError):
+        with contextlib.suppress(Broken, BadMetrics, aiohttp.ClientError, OSError, TimeoutError):
             async with (
                 asyncio.timeout(SCRAPE_S),
                 calls.asking(calls.own, "GET", "/metrics", None, CIMultiDict()) as page,

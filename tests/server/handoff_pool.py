@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 
 from picker.handoff.attempts import FailoverSettings
 from picker.server import handoff_members
@@ -36,6 +37,7 @@ class Engine:
 
     def __init__(self, name: str) -> None:
         self.name, self.heard = name, list[tuple[str, dict[str, Any]]]()
+        self.headers: list[CIMultiDict[str]] = []
         self.dies_after: int | None = None
         self.silent = False
         self.status = 200
@@ -54,6 +56,7 @@ class Engine:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
         self.heard.append((request.path, body))
+        self.headers.append(request.headers.copy())
         if self.status != 200:
             return web.json_response({"error": {"message": "no"}}, status=self.status)
         if request.path == "/metrics":

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from handoff_pool import ASKED, CHAT, EXPORTED, TEXT, Pool, pool
 
+from picker.server import handoff_flights
+from picker.stages.bids import Agent
+
 STEP = {"fixed_ms": 5.0, "decode_ms": 5.0, "context_ms": 100.0, "prefill_ms": 0.1}
 STAGES: dict[str, Any] = {"a": {"step_model": STEP, "high": 8, "following": ["b"]}, "b": {"step_model": STEP}}
 
@@ -32,6 +35,26 @@ async def test_a_request_whose_kv_cannot_be_brought_stays() -> None:
         there.engines["b"].status = 500
         assert await three_streams(there) == [(200, there.alone())] * 3
         assert not [body for _, body in there.engines["b"].heard if body.get("stream")]
+
+
+async def test_a_peer_that_never_answers_holds_no_stream_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handoff_flights, "PAUSE_S", 0.05)
+    async with pool() as there:
+        there.engines["a"].every_s = 0.01
+        asking = asyncio.create_task(there.post(CHAT, ASKED | {"stream": True}))
+        while not any(flight.ready for flight in there.proxies["a"].flights.here()):
+            await asyncio.sleep(0.01)
+        next(there.proxies["a"].flights.here()).pause()
+        assert await asking == (200, there.alone())
+
+
+async def test_streams_go_on_when_the_agent_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Agent, "tick", fail)
+    async with pool(stages=STAGES) as there:
+        assert await three_streams(there) == [(200, there.alone())] * 3
 
 
 async def test_nobody_moves_for_less_than_it_costs() -> None:

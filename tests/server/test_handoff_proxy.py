@@ -169,6 +169,16 @@ async def test_strangers_are_no_peers(path: str, token: str) -> None:
         assert not there.engines["a"].heard
 
 
+async def test_no_engine_learns_the_pools_token_and_all_learn_the_clients() -> None:
+    async with pool() as there:
+        there.engines["a"].dies_after = 5
+        headers = {"Authorization": "Bearer x", "X-Own": "1", TOKEN_HEADER: TOKEN}
+        await there.post(CHAT, ASKED | {"stream": True}, headers=headers)
+        for engine in there.engines.values():
+            assert TOKEN_HEADER not in engine.headers[-1]
+            assert (engine.headers[-1]["Authorization"], engine.headers[-1]["X-Own"]) == ("Bearer x", "1")
+
+
 async def test_without_a_token_nobody_is_a_peer() -> None:
     async with pool(token=None) as there:
         there.engines["a"].dies_after = 3
