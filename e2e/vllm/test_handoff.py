@@ -1,4 +1,8 @@
-"""Two real engines, a proxy beside each: a greedy stream that is moved or loses its engine is that of one engine."""
+"""Two real engines, a proxy beside each: a greedy stream that is moved or loses its engine is that of one engine.
+
+In float32: in bfloat16 three prompts of twenty have two next tokens so close that a prefill decides otherwise than the
+decode steps whose place it takes, on one engine as on two.
+"""
 
 import asyncio
 import json
@@ -70,7 +74,15 @@ class Two:
 async def two(install: VllmInstall) -> AsyncIterator[Two]:
     ports = iter(PORTS[40:60])
     specs = [
-        VllmEngine(install.model("smollm2"), next(ports), next(ports), next(ports), core=core, max_model_len=2048)
+        VllmEngine(
+            install.model("smollm2"),
+            next(ports),
+            next(ports),
+            next(ports),
+            core=core,
+            max_model_len=2048,
+            dtype="float32",
+        )
         for core in spread_cores(2)
     ]
     children = Children(CACHE / "logs")
@@ -113,9 +125,13 @@ async def test_moved_anywhere_it_is_the_stream_of_one_engine(two: Two) -> None:
         if await two.until(random.Random(-seed).randint(1, MOST_TOKENS - 2), asking):
             flight = next(flight for flight in two.proxies["a"].flights.here())
             moved += flight.leave("b")
-        if await asking != alone:
+        if (heard := await asking) != alone:
             unlike.append(seed)
-    print(f"{moved} of {PROMPTS} moved, unlike: {unlike}")
+            print(f"unlike: {seed}\n{alone}\n{heard}")
+    gaps = two.proxies["a"].metrics.gaps["move"]
+    print(
+        f"{moved} of {PROMPTS} moved, {len(unlike)} unlike, gap p50 {gaps.quantile(0.5)} s, p99 {gaps.quantile(0.99)} s"
+    )
     assert moved > PROMPTS / 2
     assert not unlike
 

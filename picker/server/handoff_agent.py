@@ -26,7 +26,7 @@ from picker.stages.agent_state import BidSettings, OwnState
 from picker.stages.bids import Agent
 from picker.stages.messages import Copy, Drop, Message, Output, Pause, Resume, Stop
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 TICK_S = 0.1
 SCRAPE_S = 1.0

@@ -44,6 +44,7 @@ class VllmEngine:
     kv_bytes: int = 256 << 20
     nixl_port: int | None = None
     dev_mode: bool = False
+    dtype: str = "bfloat16"
 
     @property
     def address(self) -> EngineAddress:
@@ -63,7 +64,7 @@ def argv(engine: VllmEngine, venv: Path) -> list[str]:
         "host": HOST,
         "port": str(engine.port),
         "served-model-name": engine.served_name,
-        "dtype": "bfloat16",
+        "dtype": engine.dtype,
         "max-model-len": str(engine.max_model_len),
         "max-num-seqs": str(engine.max_num_seqs),
         "max-num-batched-tokens": "512",
