@@ -24,6 +24,7 @@ TOKEN = "a-secret-of-the-pool"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 60, "seed": 1}
 PROMPT = [1, 2, 3]
+CONTEXT = len(PROMPT) + 16
 EXPORTED = {"do_remote_prefill": True, "remote_host": "127.0.0.1", "remote_num_tokens": 7}
 PAGE = """vllm:num_requests_running 1
 vllm:num_requests_waiting 0
@@ -59,6 +60,8 @@ class Engine:
         self.headers.append(request.headers.copy())
         if self.status != 200:
             return web.json_response({"error": {"message": "no"}}, status=self.status)
+        if request.raw_path == "/v1/models":
+            return web.json_response({"data": [{"id": "m", "max_model_len": CONTEXT}]})
         if request.path == "/metrics":
             return web.Response(text=PAGE)
         if body.get("kv_transfer_params", {}).get("do_remote_decode"):

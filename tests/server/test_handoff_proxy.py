@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from handoff_pool import ASKED, CHAT, PROMPT, TEXT, TOKEN, model_engine, pool
+from handoff_pool import ASKED, CHAT, CONTEXT, PROMPT, TEXT, TOKEN, model_engine, pool
 from yarl import URL
 
 from picker.server.handoff_calls import TOKEN_HEADER
@@ -81,6 +81,14 @@ async def test_a_stream_outlives_its_engine(events: int) -> None:
         said = there.alone(stream_options={"include_usage": True})
         assert heard == (said if events else said.replace(b'"id":"7"', b'"id":"8"').replace(b":7,", b":8,"))
         assert there.engines["b"].heard
+
+
+async def test_a_stream_without_a_limit_may_fill_the_context_after_a_change_as_before() -> None:
+    body = {"model": "m", "messages": ASKED["messages"], "stream": True}
+    async with pool() as there:
+        there.engines["a"].dies_after = 6
+        _, heard = await there.post(CHAT, body)
+        assert heard == there.alone(max_tokens=CONTEXT - len(PROMPT))
 
 
 async def test_an_engine_that_falls_silent_is_left() -> None:
