@@ -1,5 +1,7 @@
 """Models, engines and loads misbehave: what the learned policy costs the pool, beside the rule on the same requests."""
 
+from functools import cache
+
 import pytest
 
 from bench.damage import AT_S, FIRST, LAST, LEARNED, MISFORTUNES, RULE, Run, play
@@ -12,6 +14,7 @@ WORST = 1.10
 HOT = "hot prefixes, small caches"
 
 
+@cache
 def both(name: str, seed: int = 0) -> tuple[Run, Run]:
     """The learned policy's run and the rule's."""
     return play(MISFORTUNES[name], LEARNED, seed), play(MISFORTUNES[name], RULE, seed)
