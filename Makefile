@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-report e2e-ranking e2e-kind chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
+.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-kind chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ conformance: .venv/.done ## picker against every rule of the endpoint picker pro
 
 e2e-vllm: .venv/.done ## The same with real vLLM on CPU: exact prefix hits (installs about 3 GB)
 	$(BIN)/pytest e2e/vllm
+
+e2e-handoff: .venv/.done ## 200 streams of real vLLM, moved at random tokens
+	HANDOFF_PROMPTS=200 $(BIN)/pytest -s e2e/vllm/test_handoff.py
 
 e2e-report: .venv/.done ## A replay's report in a real browser (needs Chromium on this machine)
 	$(BIN)/pytest e2e/report

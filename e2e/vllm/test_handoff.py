@@ -1,7 +1,6 @@
 """Two real engines, a proxy beside each: a greedy stream that is moved or loses its engine is that of one engine.
 
-In float32: in bfloat16 three prompts of twenty have two next tokens so close that a prefill decides otherwise than the
-decode steps whose place it takes, on one engine as on two.
+In float32: in bfloat16 a prefill rounds otherwise than the decode steps whose place it takes, and some streams differ.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ from picker.server.vllm_install import CACHE, VllmInstall
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 
 TOKEN = "the-secret-of-these-tests"
-PROMPTS = int(os.environ.get("HANDOFF_PROMPTS", "200"))
+PROMPTS = int(os.environ.get("HANDOFF_PROMPTS", "12"))
 MOST_TOKENS = 24
 
 
