@@ -141,7 +141,7 @@ CASES = (
     ),
     Case(
         "slowed", "one of 8 H100 slowed 2x, conversation", CONVERSATION, f"{H100}:8",
-        (Pace("whole", 1000, 8.3), Pace("one slowed", 1000, 8.3)), skip=6015, step=2000, events=_slow(1000 / 8.3),
+        (Pace("whole", 1000, 8.3), Pace("one slowed", 1000, 8.3)), skip=6015, step=1000, events=_slow(1000 / 8.3),
     ),
     Case(
         "joining", "2 A100 join 4 H100 + 2 L40S", _generated("share=0.3&requests=3000"), SMALL,
@@ -153,7 +153,7 @@ CASES = (
     ),
     Case(
         "conversation", "conversation, 8 H100 + 4 L40S", CONVERSATION, UNLIKE,
-        (Pace("first half", 1000, 8.3), Pace("second half", 1000, 8.3)), skip=6015, step=2000, rollout=True,
+        (Pace("first half", 1000, 8.3), Pace("second half", 1000, 8.3)), skip=6015, step=1000, rollout=True,
     ),
     Case(
         "agentic", "agentic with shared system prompts, 8 H100 + 4 L40S", SESSIONS, UNLIKE, (Pace("all", 1500, 0.3),),
@@ -170,8 +170,9 @@ CASES = (
 )  # fmt: skip
 ABLATED = ("conversation", "shared-71", "agentic-close")
 
-SEEDS = (100, 101, 102)
-"""Never used for tuning. The stretches of the conversation trace for three of them do not overlap."""
+SEEDS = (100, 101, 102, 103, 104)
+"""Never used for tuning. Each stretch of the conversation trace shares half with the next."""
+ABLATION_SEEDS = SEEDS[:3]
 BASELINE = DEFAULT_POLICY
 LEARNED = "learned"
 POLICIES = (BASELINE, "prefix-and-load", LEARNED)
@@ -196,7 +197,7 @@ def tasks() -> Iterator[Task]:
         yield from (Task(case, policy, seed) for case in CASES for policy in POLICIES)
         if seed == first:
             yield from (Task(case, BOUND, seed) for case in CASES if case.bound)
-    for seed in SEEDS:
+    for seed in ABLATION_SEEDS:
         yield from (
             Task(case, f"{LEARNED}?{part}", seed) for case in CASES if case.name in ABLATED for part in ABLATIONS
         )

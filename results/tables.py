@@ -23,6 +23,9 @@ from results.grid import (
 )
 
 NONE = "–"
+LEARNED = "learned"
+ALLOWED = 1.02
+"""How much worse than the baseline the learned policy may be."""
 LOST = 0.001
 """Losing this much more of its requests than another policy, a policy is said to."""
 
@@ -123,8 +126,8 @@ def bounds(board: Board, pool: Pool) -> str:
 
 
 def losses(board: Board, pools: Sequence[Pool]) -> str:
-    """Where the baseline's mean TTFT is not among the lowest of the shipped policies, and what the lowest costs
-    elsewhere."""
+    """Where the baseline's mean TTFT is not among the lowest of the policies that learn nothing, and what the lowest
+    costs elsewhere."""
     figures_of = (TTFT, P99, TPOT, E2E)
     head = (
         "pool",
@@ -138,7 +141,7 @@ def losses(board: Board, pools: Sequence[Pool]) -> str:
     )
     lines = []
     for place, load in (one for pool in pools for one in rows(board, pool)):
-        best, *ties = board.winners(TTFT, place, load, shipped(board))
+        best, *ties = board.winners(TTFT, place, load, [name for name in shipped(board) if name != LEARNED])
         if BASELINE in (best, *ties):
             continue
         figures = [_ratio(board.ratio(metric, place, best, load)) for metric in figures_of]
@@ -146,6 +149,17 @@ def losses(board: Board, pools: Sequence[Pool]) -> str:
         seeds = str(len(board.at(place, best, load)))
         lines.append((place.pool.title, place.trace.title, f"{load:g}", seeds, best, *figures, *hits))
     return table(head, lines)
+
+
+def learned_worse(board: Board, pools: Sequence[Pool]) -> str:
+    """Where the learned policy's mean TTFT or TPOT is more than allowed above the baseline's; empty where nowhere."""
+    lines = []
+    for place, load in (one for pool in pools for one in rows(board, pool)):
+        figures = [board.ratio(metric, place, LEARNED, load) for metric in (TTFT, P99, TPOT, E2E)]
+        if any(one is not None and one.value > ALLOWED for one in (figures[0], figures[2])):
+            lines.append((place.pool.title, place.trace.title, f"{load:g}", *(_ratio(one) for one in figures)))
+    head = ("pool", "trace", "load", *(metric.name for metric in (TTFT, P99, TPOT, E2E)))
+    return table(head, lines) if lines else ""
 
 
 def published(board: Board, pool: Pool) -> str:
@@ -159,8 +173,7 @@ def published(board: Board, pool: Pool) -> str:
 
 
 def rollouts(board: Board, pools: Sequence[Pool]) -> str:
-    """The short stretches that the rollout plays, with the others on the same requests: TTFT / TPOT. Empty before one
-    ran."""
+    """The short stretches, played by all who know the future: TTFT / TPOT. Empty before one of them ran."""
     others = [policy for policy in ROLLOUT_POLICIES if policy != BASELINE]
     lines = []
     for place in (Place(trace, pool) for pool in pools for trace in TRACES):
@@ -168,8 +181,8 @@ def rollouts(board: Board, pools: Sequence[Pool]) -> str:
             [board.ratio(m, place, policy, ROLLOUT_LOAD, short=ROLLOUT_REQUESTS) for m in (TTFT, TPOT)]
             for policy in others
         ]
-        if all(ttft is not None for ttft, _ in found):
-            cells = [f"{_ratio(ttft)} / {_ratio(tpot)}" for ttft, tpot in found]
+        if any(ttft is not None for ttft, _ in found):
+            cells = [NONE if ttft is None else f"{_ratio(ttft)} / {_ratio(tpot)}" for ttft, tpot in found]
             lines.append((place.pool.title, place.trace.title, *cells))
     return table(("pool", "trace", *others), lines) if lines else ""
 

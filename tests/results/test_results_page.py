@@ -63,6 +63,15 @@ def test_a_loss_is_named_only_where_it_is_more_than_luck() -> None:
     assert column(tables.losses(better, [POOL]), "mean TTFT") == ["0.80 (0.80–0.80)"]
 
 
+def test_a_policy_that_learns_is_no_loss_to_a_rule() -> None:
+    assert len(tables.losses(board({"learned": (0.5,) * 5}), [POOL]).splitlines()) == 2
+
+
+def test_where_the_learned_policy_is_worse_is_said_and_nowhere_else() -> None:
+    assert tables.learned_worse(board({"learned": (1.019,) * 5}), [POOL]) == ""
+    assert column(tables.learned_worse(board({"learned": (1.03,) * 5}), [POOL]), "mean TTFT") == ["1.03 (1.03–1.03)"]
+
+
 def test_what_the_paper_says_stands_beside_what_is_seen_here() -> None:
     text = tables.published(board({"jsq": (4.0,) * 5}), POOL)
     changed = dict(zip(column(text, "against"), column(text, "mean TTFT here"), strict=True))

@@ -12,6 +12,7 @@ from results import shifts_run
 from results.board import TTFT, Board, Ratio
 from results.shifts import (
     ABLATED,
+    ABLATION_SEEDS,
     ABLATIONS,
     BASELINE,
     BOUND,
@@ -78,7 +79,7 @@ def test_all_policies_meet_every_case_before_any_part_is_left_out() -> None:
     assert len(whole) == len(CASES) * len(POLICIES) * len(SEEDS)
     assert [task.seed for task in whole] == sorted(task.seed for task in whole)
     parts = [task for task in order if "?" in task.policy]
-    assert len(parts) == len(ABLATED) * len(ABLATIONS) * len(SEEDS)
+    assert len(parts) == len(ABLATED) * len(ABLATIONS) * len(ABLATION_SEEDS)
     assert order.index(parts[0]) > order.index(whole[-1])
 
 
