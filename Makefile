@@ -28,7 +28,7 @@ lint: .venv/.done
 	$(BIN)/mypy
 
 unit: .venv/.done
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n auto --dist loadfile
 
 e2e: .venv/.done ## The request path and its faults, with real Envoy and simulated engines
 	$(BIN)/pytest e2e/local
