@@ -149,7 +149,8 @@ def _ext_proc(spec: EnvoySpec) -> Node:
                         _typed("retry.host.previous_hosts.v3.PreviousHostsPredicate"),
                     )
                 ],
-                "host_selection_retry_max_attempts": 5,
+                # Least request draws two hosts at random, with repeats: few draws may all fall on the dead one of two.
+                "host_selection_retry_max_attempts": 64,
             },
         },
         failure_mode_allow=spec.fail_open,
