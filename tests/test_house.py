@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "picker"
 MAY_IMPORT = {
     "exchange": {"proto"},
+    "wire": set(),
     "requests": set(),
     "pool": set(),
     "engines": {"pool", "requests"},

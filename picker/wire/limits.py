@@ -1,0 +1,29 @@
+"""How much a peer may have of us."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """Of one connection. Sizes in bytes, times in seconds.
+
+    `streams`: open at once; announced. `message_bytes`: of one message. `assembling_bytes`: of all messages that have
+    begun to arrive, together. `queued_bytes`: answers that the peer does not take, together; past it the connection is
+    closed. `header_bytes`: of one header list as RFC 9113 counts it; announced. `stream_window`, `connection_window`:
+    what may be on its way to us unconsumed.
+
+    `stall_s`: how long a stream may stop in the middle of a message or of our answer, and a connection may take to
+    begin or to read what we wrote. `keepalive_s`: after so long a silence we send a PING; after `keepalive_timeout_s`
+    more, the connection is dead.
+    """
+
+    streams: int = 4096
+    message_bytes: int = 64 << 20
+    assembling_bytes: int = 128 << 20
+    queued_bytes: int = 128 << 20
+    header_bytes: int = 16 << 10
+    stream_window: int = 256 << 10
+    connection_window: int = 16 << 20
+    stall_s: float = 60.0
+    keepalive_s: float = 60.0
+    keepalive_timeout_s: float = 20.0
