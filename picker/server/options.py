@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from picker.pool.kube.scope import POOL_GROUP, KubeScope
+from picker.server.transport import DEFAULT, Transport
 
 DEFAULT_POOL = "default"
 
@@ -27,6 +28,7 @@ class ServeOptions:
 
     host: str = "0.0.0.0"
     grpc_port: int = 9002
+    transport: Transport = DEFAULT
     grpc_health_port: int = 9003
     metrics_port: int = 9090
     admin_port: int = 9091

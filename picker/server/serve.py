@@ -7,20 +7,21 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-import grpc
 import structlog
 from aiohttp import web
 
 from picker.server.admin import Shown, Together, admin_app, metrics_app
 from picker.server.config import PickerConfig, load_config, read_config
+from picker.server.health import Health
 from picker.server.keepers import Keeper, Named, named
 from picker.server.options import ServeOptions
 from picker.server.pools import Pools
 from picker.server.readiness import Readiness
 from picker.server.relay import HEARTBEAT_S, Mailbox
 from picker.server.served_pool import Lane, ServedPool
-from picker.server.tls import credentials, metrics_context
-from picker.server.transport import AccessLogs, Health, Limits, Streams, ext_proc_server, health_server
+from picker.server.streams import AccessLogs, Streams
+from picker.server.tls import metrics_context
+from picker.server.transport import Door, Ears, Limits, Server, open_server
 
 if TYPE_CHECKING:
     from picker.server.kubernetes.cluster import Cluster
@@ -50,19 +51,19 @@ class PickerProcess:
         self._readiness = Readiness(options.unready_after_silence_s)
         self._missing = "it starts"
 
-    async def say_readiness(self) -> None:
+    def say_readiness(self) -> None:
         """Tell who asks for our health whether we are ready."""
         missing = self._readiness.missing(self.keepers, leading=self.leading, draining=self.draining)
         if missing == self._missing:
             return
         log.info("ready" if not missing else "not ready", **({"because": missing} if missing else {}))
         self._missing = missing
-        await self.health.ready(not missing)
+        self.health.ready(not missing)
 
     async def keep_saying(self) -> None:
         """Follow what readiness follows from, until cancelled."""
         while True:
-            await self.say_readiness()
+            self.say_readiness()
             await asyncio.sleep(READINESS_S)
 
     def lead(self, yes: bool) -> None:
@@ -96,20 +97,25 @@ async def serve(options: ServeOptions) -> None:
         for pool in process.served:
             for work in pool.background():
                 _background(cleanup, work)
-        servers = _servers(process)
-        await process.say_readiness()
+        servers = await _servers(process)
+        process.say_readiness()
         for server in servers:
             await server.start()
-        health = health_server(process.health)
-        _listen(health, f"{options.host}:{options.grpc_health_port}")
+        health = await open_server(options.transport, Door(options.host, options.grpc_health_port), process.health)
         await health.start()
         _background(cleanup, process.keep_saying())
         leadership = await _compete(process, cluster)
         policies = sorted({pool.router.policy.name for pool in process.served})
-        log.info("serving", policy=",".join(policies), port=options.grpc_port, worker=options.worker)
+        log.info(
+            "serving",
+            policy=",".join(policies),
+            port=options.grpc_port,
+            worker=options.worker,
+            transport=options.transport,
+        )
         await stop.wait()
         process.draining = True
-        await process.say_readiness()
+        process.say_readiness()
         if leadership is not None:
             await leadership.aclose()
         await _drain(process, servers)
@@ -137,30 +143,19 @@ async def _watch_pools(process: PickerProcess, cleanup: contextlib.AsyncExitStac
     return cluster
 
 
-def _servers(process: PickerProcess) -> list[grpc.aio.Server]:
+async def _servers(process: PickerProcess) -> list[Server]:
     """The common port, and one for each pool that has its own."""
     options = process.options
-    certificate = credentials(options.cert_path, options.enable_cert_reload) if options.secure_serving else None
     limits, servers = Limits(options.max_receive_bytes, options.max_send_bytes), []
     own = [(pool.name, pool.port) for pool in options.pools if pool.port is not None]
     for pool, port in [("", options.grpc_port), *own]:
-        server = ext_proc_server(process.streams, process.logs, process.health, pool=pool, limits=limits)
-        _listen(server, f"{options.host}:{port}", certificate)
-        servers.append(server)
+        door = Door(options.host, port, not options.secure_serving, options.cert_path, options.enable_cert_reload)
+        ears = Ears(process.streams, process.logs, pool)
+        servers.append(await open_server(options.transport, door, process.health, ears, limits))
     return servers
 
 
-def _listen(server: grpc.aio.Server, address: str, certificate: grpc.ServerCredentials | None = None) -> None:
-    try:
-        if certificate is not None:
-            server.add_secure_port(address, certificate)
-        else:
-            server.add_insecure_port(address)
-    except RuntimeError as error:  # what grpc raises for a port that is taken
-        raise OSError(str(error)) from error
-
-
-async def _drain(process: PickerProcess, servers: list[grpc.aio.Server]) -> None:
+async def _drain(process: PickerProcess, servers: list[Server]) -> None:
     """Not ready any more: wait until that is known, then no new streams; answers that do not pass through us go on
     without us at once."""
     options, patience_s = process.options, process.options.drain_timeout_s

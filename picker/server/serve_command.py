@@ -21,6 +21,7 @@ from picker.server.flags import WARNINGS, peers_flags
 from picker.server.go_flags import DURATION, SIZE, VERBOSITY, switch
 from picker.server.options import DEFAULT_POOL, ServeOptions, parse_pools, parse_ports, parse_selector
 from picker.server.serve import serve as run_service
+from picker.server.transport import DEFAULT, TRANSPORTS
 from picker.server.workers import supervise
 from picker.telemetry import logs
 
@@ -35,6 +36,14 @@ SCRAPE_S = (0.05, 1.5)
 @click.command()
 @click.option("--host", default="0.0.0.0", help="Address for the gRPC, health and metrics ports.")
 @click.option("--grpc-port", type=PORT, default=9002, help="ext_proc and access log.")
+@click.option(
+    "--transport",
+    type=click.Choice(TRANSPORTS),
+    default=DEFAULT,
+    envvar="PICKER_TRANSPORT",
+    show_envvar=True,
+    help="Who speaks gRPC on our ports: picker itself, or Google's library.",
+)
 @click.option("--grpc-health-port", type=PORT, help="gRPC health, plain; default: after the last gRPC port, 9003.")
 @click.option("--metrics-port", type=PORT, default=9090, help="Prometheus /metrics.")
 @click.option(

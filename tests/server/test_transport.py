@@ -1,6 +1,8 @@
-"""The gRPC server in this process, asked over real sockets by a gRPC client."""
+"""The gRPC server in this process, by every transport, asked over real sockets by a gRPC client."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -12,21 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service
 
 from picker.proto.access_log_pb2 import StreamAccessLogsMessage
+from picker.server.health import READY_NAMES, Health
 from picker.server.pools import Pools
 from picker.server.service import Service
-from picker.server.transport import (
-    ACCESS_LOG,
-    EXT_PROC,
-    READY_NAMES,
-    AccessLogs,
-    Health,
-    Streams,
-    ext_proc_server,
-    health_server,
-)
+from picker.server.streams import ACCESS_LOG, EXT_PROC, AccessLogs, Streams
+from picker.server.transport import TRANSPORTS, Door, Ears, Server, Transport, open_server
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 EOF = grpc.aio.EOF
+ANY_PORT = Door("127.0.0.1", 0)
 
 
 @dataclass
@@ -37,7 +33,7 @@ class Served:
     streams: Streams
     logs: AccessLogs
     health: Health
-    server: grpc.aio.Server
+    server: Server
     channel: grpc.aio.Channel
 
     def process(self) -> grpc.aio.StreamStreamCall:
@@ -69,19 +65,28 @@ async def empty(served: Served) -> None:
     await asyncio.wait_for(served.streams.ended(), 10)
 
 
-@pytest_asyncio.fixture
-async def served() -> AsyncIterator[Served]:
-    service = make_service(Clock())
-    pools = Pools({"default": service})
-    streams, logs, health = Streams(pools), AccessLogs(pools), Health()
-    server = ext_proc_server(streams, logs, health)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await health.ready(True)
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Transport:
+    return request.param
+
+
+@contextlib.asynccontextmanager
+async def serving(transport: Transport, pools: Pools, health: Health, pool: str = "") -> AsyncIterator[Served]:
+    streams, logs = Streams(pools), AccessLogs(pools)
+    server = await open_server(transport, ANY_PORT, health, Ears(streams, logs, pool))
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Served(service, streams, logs, health, server, channel)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Served(pools.first, streams, logs, health, server, channel)
     streams.close()
     await server.stop(0)
+
+
+@pytest_asyncio.fixture
+async def served(transport: Transport) -> AsyncIterator[Served]:
+    health = Health()
+    health.ready(True)
+    async with serving(transport, Pools({"default": make_service(Clock())}), health) as running:
+        yield running
 
 
 async def test_a_stream_is_answered_and_ends_with_ok_when_envoy_closes_it(served: Served) -> None:
@@ -194,16 +199,24 @@ async def test_health_follows_readiness_under_every_name_but_liveness(served: Se
         return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
 
     assert [await status(name) for name in ("liveness", *READY_NAMES)] == [SERVING] * 5
-    await served.health.ready(False)
+    served.health.ready(False)
     assert await status("liveness") == SERVING
     assert [await status(name) for name in READY_NAMES] == [NOT_SERVING] * 4
 
 
-async def health_of(health: Health, name: str) -> int:
-    server = health_server(health)
-    port = server.add_insecure_port("127.0.0.1:0")
+async def test_a_watched_name_is_told_at_once_and_at_every_change(served: Served) -> None:
+    call = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest(service="readiness"))
+    assert (await read(call)).status == SERVING
+    served.health.ready(True)
+    served.health.ready(False)
+    assert (await read(call)).status == NOT_SERVING
+    call.cancel()
+
+
+async def health_of(transport: Transport, health: Health, name: str) -> int:
+    server = await open_server(transport, ANY_PORT, health)
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         status = (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
     await server.stop(0)
@@ -211,31 +224,40 @@ async def health_of(health: Health, name: str) -> int:
 
 
 @pytest.mark.parametrize(("ready", "status"), [(True, SERVING), (False, NOT_SERVING)])
-async def test_a_health_name_that_nobody_knows_follows_readiness(ready: bool, status: int) -> None:
+async def test_a_health_name_that_nobody_knows_follows_readiness(
+    transport: Transport, ready: bool, status: int
+) -> None:
     health = Health()
-    await health.ready(ready)
-    assert await health_of(health, "my-own-probe") == status
+    health.ready(ready)
+    assert await health_of(transport, health, "my-own-probe") == status
 
 
-async def test_with_an_election_a_health_name_that_nobody_knows_is_unknown() -> None:
+async def test_with_an_election_a_health_name_that_nobody_knows_is_unknown(transport: Transport) -> None:
     health = Health(strict=True)
-    await health.ready(True)
-    assert await health_of(health, "my-own-probe") == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-    assert await health_of(health, "readiness") == SERVING
+    health.ready(True)
+    assert await health_of(transport, health, "my-own-probe") == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    assert await health_of(transport, health, "readiness") == SERVING
 
 
-async def test_the_port_of_a_pool_serves_that_pool() -> None:
-    chat, embed = make_service(Clock()), make_service(Clock())
-    pools = Pools({"chat": chat, "embed": embed})
-    streams = Streams(pools)
-    server = ext_proc_server(streams, AccessLogs(pools), Health(), pool="embed")
-    port = server.add_insecure_port("127.0.0.1:0")
+async def test_the_port_of_health_alone_serves_nothing_else(transport: Transport) -> None:
+    server = await open_server(transport, ANY_PORT, Health())
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        await Served(embed, streams, AccessLogs(pools), Health(), server, channel).ask(response=FDS)
-    assert (in_flight(chat), in_flight(embed)) == (0, 1)
-    streams.close()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.stream_stream(f"/{EXT_PROC}/Process")()
+        assert await code(call) is grpc.StatusCode.UNIMPLEMENTED
     await server.stop(0)
+
+
+async def test_a_port_that_is_taken_is_told(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match=r"."):
+        await open_server(transport, Door("127.0.0.1", taken.getsockname()[1]), Health())
+
+
+async def test_the_port_of_a_pool_serves_that_pool(transport: Transport) -> None:
+    chat, embed = make_service(Clock()), make_service(Clock())
+    async with serving(transport, Pools({"chat": chat, "embed": embed}), Health(), pool="embed") as served:
+        await served.ask(response=FDS)
+        assert (in_flight(chat), in_flight(embed)) == (0, 1)
 
 
 async def test_a_stream_that_names_no_pool_of_ours_is_refused_and_ends_with_ok(served: Served) -> None:

@@ -13,8 +13,8 @@ from picker.engines.ledger import Ledger
 from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
 from picker.pool.kube.scope import KubeScope
+from picker.server.health import ALWAYS_SERVING, READY_NAMES
 from picker.server.kubernetes.source import KubernetesSource
-from picker.server.transport import ALWAYS_SERVING, READY_NAMES
 from picker.telemetry.learning import LearningMetrics, LoopState
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.sources import SourceMetrics
