@@ -8,7 +8,6 @@ the fit over all classes until it has rows of its own.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from picker.engines.table import MAX_HARDWARE
 from picker.learning.features import Matrix
@@ -55,5 +54,8 @@ def _fit(terms: Matrix, target_ms: NDArray[np.float64], prior: NDArray[np.float6
 
 
 def _nnls(rows: Matrix, goal: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Not above: only who trains should wait for SciPy to load.
+    from scipy.optimize import nnls
+
     found: tuple[NDArray[np.float64], float] = nnls(rows, goal, maxiter=20 * rows.shape[1])
     return found[0]

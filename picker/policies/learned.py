@@ -48,8 +48,6 @@ from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Wei
 from picker.learning.experience import BY_MODEL, BY_RULE
 from picker.learning.exploration import probe, propensities
 from picker.learning.guard import Mode, Reason
-from picker.learning.learner import Learner
-from picker.learning.online_tree import OnlineTrees
 from picker.learning.prediction import Foresight
 from picker.learning.training import Parts
 from picker.policies import multiplicative
@@ -82,6 +80,10 @@ class Learned:
     name = "learned"
 
     def __init__(self, params: Params, rng: np.random.Generator) -> None:
+        # Not above: with them comes most of SciPy, a second or two of which only who learns should wait for.
+        from picker.learning.learner import Learner
+        from picker.learning.online_tree import OnlineTrees
+
         self.params = params
         online = OnlineTrees() if params.predictor == "online-tree" and "trees" not in params.without else None
         self.learner = Learner(correct="correction" not in params.without, online=online)

@@ -1,32 +1,38 @@
-"""The command line."""
+"""The command line. A command's modules are loaded when it is called: an engine needs nothing that a replay does."""
+
+from importlib import import_module
 
 import click
 
-from picker.server.conformance_command import conformance
-from picker.server.engine import engine
-from picker.server.envoy_command import envoy_config
-from picker.server.explain_command import explain
-from picker.server.handoff import handoff
-from picker.server.replay_command import replay
-from picker.server.serve_command import serve
-from picker.server.up.command import up
-from picker.server.validate_command import validate_engine
+_COMMANDS = {
+    "conformance": "conformance_command",
+    "engine": "engine",
+    "envoy-config": "envoy_command",
+    "explain": "explain_command",
+    "handoff": "handoff",
+    "replay": "replay_command",
+    "serve": "serve_command",
+    "up": "up.command",
+    "validate-engine": "validate_command",
+}
+"""The module in picker.server of each; its function there has the same name, in Python's spelling."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if (module := _COMMANDS.get(cmd_name)) is None:
+            return None
+        command: click.Command = getattr(import_module(f"picker.server.{module}"), cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """picker: the endpoint picker that learns."""
 
-
-main.add_command(conformance)
-main.add_command(engine)
-main.add_command(envoy_config)
-main.add_command(explain)
-main.add_command(handoff)
-main.add_command(replay)
-main.add_command(serve)
-main.add_command(up)
-main.add_command(validate_engine)
 
 if __name__ == "__main__":
     main()
