@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "engines": {"pool", "requests"},
     "learning": {"engines", "requests"},
     "policies": {"engines", "requests", "learning", "stages"},
+    "shared": {"pool", "engines"},
     "stages": set(),
     "handoff": {"stages"},
     "routing": {"pool", "engines", "policies", "requests"},

@@ -20,19 +20,31 @@ prefill if the engine queues nothing and runs no more than our decoding ones. Th
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from picker.engines.table import Columns, grown
+from picker.pool.view import Slots
 
 IN_FLIGHT, PREFILLING, QUEUED_TOKENS, DECODE_TOKENS, PREFILL_SINCE, PICKS = range(6)
 QUEUED_WORK, QUEUED_PROMPTS, HEAD_SINCE = range(6, 9)
-_EMPTY = np.array([0.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, np.inf])
+EMPTY = np.array([0.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, np.inf])
+"""The row of a slot without flights."""
+SINCE = (PREFILL_SINCE, HEAD_SINCE)
+"""Columns of which the least counts where several ledgers are brought together; the others are added up."""
 _MAX_TOKENS = 1 << 31
 _MAX_WORK = 2.0**40
 
 GONE = -1
 """Slot of a flight whose endpoint left the pool."""
+
+
+class Sharing(Protocol):
+    """The other workers of this picker: told of what we count, asked for what they do. No call waits."""
+
+    def publish(self, columns: Columns, slot: int) -> None: ...
+    def others(self) -> Columns: ...
 
 
 @dataclass(slots=True)
@@ -79,14 +91,22 @@ class Ledger:
     prefill. Calls about a flight that is not there (already released, swept, never reserved) do nothing.
     """
 
-    def __init__(self, capacity: int = 64, *, max_flights: int = 100_000, grace_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        capacity: int = 64,
+        *,
+        max_flights: int = 100_000,
+        grace_s: float = 2.0,
+        sharing: Sharing | None = None,
+    ) -> None:
         if max_flights < 1 or not grace_s >= 0:
             raise ValueError("max_flights must be at least 1 and grace_s not negative")
-        self.columns: Columns = np.repeat(_EMPTY[:, None], max(capacity, 1), axis=1)
+        self.columns: Columns = np.repeat(EMPTY[:, None], max(capacity, 1), axis=1)
         self.overflowed = 0
         """Flights given up because `max_flights` was reached."""
         self._max_flights = max_flights
         self._grace_s = grace_s
+        self._sharing = sharing
         self._flights: OrderedDict[int, Flight] = OrderedDict()
         self._lanes = [_Lane() for _ in range(self.columns.shape[1])]
 
@@ -95,8 +115,19 @@ class Ledger:
 
     def ensure(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
-        self.columns = grown(self.columns, capacity, _EMPTY)
+        self.columns = grown(self.columns, capacity, EMPTY)
         self._lanes.extend(_Lane() for _ in range(self.columns.shape[1] - len(self._lanes)))
+
+    def seen(self, slots: Slots) -> Columns:
+        """The columns of these slots, shape (9, N): ours together with what other workers count there."""
+        own = self.columns.take(slots, axis=1)
+        if self._sharing is None:
+            return own
+        others = self._sharing.others().take(slots, axis=1)
+        both: Columns = own + others
+        for which in SINCE:
+            np.minimum(own[which], others[which], out=both[which])
+        return both
 
     def reserve(self, flight: int, slot: int, new_tokens: float, prompt_tokens: float, now: float) -> None:
         """Count a pick, at once. An id reserved again is a new pick of the same request: the first is released."""
@@ -107,6 +138,7 @@ class Ledger:
         entry = Flight(flight, slot, _whole(new_tokens), _whole(prompt_tokens), now)
         self._place(entry)
         self._flights[flight] = entry
+        self._publish(slot)
 
     def first_byte(self, flight: int, now: float) -> None:
         """The first token came: prefill is over. Later calls change nothing."""
@@ -118,6 +150,7 @@ class Ledger:
             self._count(entry)
             if entry.slot != GONE and self.columns[PREFILLING, entry.slot]:
                 self.columns[HEAD_SINCE, entry.slot] = now
+            self._publish(entry.slot)
 
     def progress(self, flight: int, completion_tokens: int) -> None:
         """So many tokens of the answer were seen by now. Never goes back."""
@@ -127,15 +160,19 @@ class Ledger:
             entry.completion_tokens = _whole(completion_tokens)
             self._revive(entry)
             self._count(entry)
+            self._publish(entry.slot)
 
     def move(self, flight: int, slot: int) -> None:
         """Another endpoint serves the request than the one picked."""
         entry = self._flights.get(flight)
         if entry is None or entry.slot == slot:
             return
+        before = entry.slot
         self._detach(entry)
         entry.slot = slot
         self._place(entry)
+        self._publish(before)
+        self._publish(slot)
 
     def release(self, flight: int) -> Flight | None:
         """The request ended, somehow. Returns the flight the first time, None ever after."""
@@ -144,6 +181,7 @@ class Ledger:
             slot = entry.slot
             self._detach(entry)
             entry.slot = slot
+            self._publish(slot)
         return entry
 
     def sweep(self, now: float, max_age_s: float) -> list[Flight]:
@@ -163,7 +201,8 @@ class Ledger:
             entry.slot = GONE
             entry.presumed_ended = False
         self._lanes[slot] = _Lane()
-        self.columns[:, slot] = _EMPTY
+        self.columns[:, slot] = EMPTY
+        self._publish(slot)
 
     def observe(self, slot: int, running: float, waiting: float, started_at: float) -> None:
         """Correct a slot by a good scrape that began at `started_at` (see the head of this file)."""
@@ -181,10 +220,15 @@ class Ledger:
             prefill_first = waiting == 0 and running <= decoding
             settled.sort(key=lambda f: (prefill_first and f.first_byte_at is not None, f.reserved_at))
             self._presume(settled[:ended], settled[ended:])
+            self._publish(slot)
 
     def oldest_prefill_s(self, slot: int, now: float) -> float:
         """Age in seconds of the oldest request there whose first token has not come; 0 where there is none."""
         return max(0.0, now - float(self.columns[PREFILL_SINCE, slot]))
+
+    def _publish(self, slot: int) -> None:
+        if self._sharing is not None and slot != GONE:
+            self._sharing.publish(self.columns, slot)
 
     def _presume(self, ended: list[Flight], alive: list[Flight]) -> None:
         for entry in alive:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import aiohttp
+import numpy as np
 
 from picker.engines import ledger as own
 from picker.engines.ledger import Ledger
@@ -110,7 +111,7 @@ class Scraper:
         now = self._clock()
         count.ok += 1
         count.seconds += now - started_at
-        picked = self._own(slot)[0] - picks
+        picked = max(0.0, self._own(slot)[0] - picks)  # a worker that dies takes its picks along
         changed = self._table.observe(slot, sample, now, in_flight + picked)
         running, waiting = sample.running or 0.0, sample.waiting or 0.0
         if sample.running is not None and sample.waiting is not None:
@@ -118,8 +119,9 @@ class Scraper:
         return "busy" if changed or running + waiting > 0 or self._own(slot)[1] > 0 else "quiet"
 
     def _own(self, slot: int) -> tuple[float, float]:
-        """Picks ever and requests in flight, ours, on a slot."""
-        return float(self._ledger.columns[own.PICKS, slot]), float(self._ledger.columns[own.IN_FLIGHT, slot])
+        """Picks ever and requests in flight, those of all workers, on a slot."""
+        seen = self._ledger.seen(np.array([slot]))
+        return float(seen[own.PICKS, 0]), float(seen[own.IN_FLIGHT, 0])
 
 
 class HttpFetch:

@@ -15,12 +15,13 @@ def snapshot(
 ) -> Rows:
     """Rows for N endpoints: `slots` and `hit_tokens` have shape (N,), tokens; `now` is the clock of both tables.
 
-    Batch is what we have in flight there plus what others put there, which fades with the age of the last good scrape.
+    Batch is what this picker's workers have in flight there plus what others put there, which fades with the age of the
+    last good scrape.
     New tokens are the prompt less the hit, but an engine never reuses the last token: at most the full blocks of the
     first n-1 tokens count as hit (facts measured on vLLM; LMetric's P, arXiv 2603.15202).
     """
     seen = table.columns.take(slots, axis=1)
-    ours = ledger.columns.take(slots, axis=1)
+    ours = ledger.seen(slots)
     age = now - seen[scraped.SCRAPED_AT]
     others = seen[scraped.FOREIGN] * np.exp2(age * (-1.0 / FOREIGN_HALF_LIFE_S))
     prompt = max(prompt_tokens, 1.0)

@@ -14,6 +14,7 @@ from picker.engines import table as scraped
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
+from picker.engines.ledger import Ledger
 from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
 from picker.engines.tick import TickSettings
@@ -31,6 +32,7 @@ from picker.server.config import PickerConfig
 from picker.server.learning import Learning
 from picker.server.options import ServeOptions
 from picker.server.service import Service
+from picker.server.sharing import shared_flights
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.older_names import OlderNames
@@ -69,7 +71,7 @@ class ServedPool:
         self.metrics, self.tallies = RequestMetrics(), EndpointTallies()
         self.index, self.picks = PrefixIndex(), ApproximateIndex()
         policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
-        table = EngineTable()
+        table, self._flights = EngineTable(), shared_flights(options, lane.pool)
         self.learning: Learning | None = None
         inner = innermost(policy)
         if isinstance(inner, Learned):
@@ -84,6 +86,7 @@ class ServedPool:
                 settings.destinations, worker=lane.number, workers=lane.lanes, first_flight=time.time_ns() // 1000
             ),
             table=table,
+            ledger=Ledger(sharing=self._flights),
             watchers=(self.metrics, self.tallies, *([self.learning.metrics] if self.learning else [])),
             admits=config.admission(),
         )
@@ -129,6 +132,8 @@ class ServedPool:
     def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """The pool is these endpoints from now on."""
         change = self.router.update_pool(endpoints)
+        if self._flights is not None:
+            self._flights.follow(change.view, self.router.pool.capacity)
         self._scraper.follow(change.view)
         if self._config.settings.models:
             # Only prompts known by their token ids can be looked up among the engines' own blocks.

@@ -1,6 +1,7 @@
 """Several worker processes: spawned, watched, started again when one dies."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import structlog
 from picker.server.options import ServeOptions
 from picker.server.processes import Child, Children
 from picker.server.serve import configuration
+from picker.server.sharing import KeptRows
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +28,13 @@ async def supervise(options: ServeOptions, argv: list[str]) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with tempfile.TemporaryDirectory(prefix="picker-") as folder:
-        tasks = [asyncio.create_task(_keep(i, argv, Path(folder), stop)) for i in range(options.workers)]
-        await asyncio.gather(*tasks)
+    with tempfile.TemporaryDirectory(prefix="picker-") as name:
+        folder = Path(name)
+        with contextlib.closing(KeptRows(folder, options.workers, len(options.pools))) as rows:
+            await asyncio.gather(*(_keep(i, argv, folder, rows, stop) for i in range(options.workers)))
 
 
-async def _keep(worker: int, argv: list[str], folder: Path, stop: asyncio.Event) -> None:
+async def _keep(worker: int, argv: list[str], folder: Path, rows: KeptRows, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     while not stop.is_set():
         child = await _spawn(worker, argv, folder)
@@ -41,6 +44,7 @@ async def _keep(worker: int, argv: list[str], folder: Path, stop: asyncio.Event)
             child.signal(signal.SIGTERM)
             await ended
             return
+        rows.bury(worker)
         log.error("worker ended, starting it again", worker=worker, code=child.process.returncode)
         await asyncio.wait((stopping,), timeout=RESPAWN_S)
 
