@@ -248,9 +248,11 @@ class Heard:
 
 @dataclass
 class Scribe:
-    """An engine that writes down what it hears. Its /metrics never answer when it is `mute`."""
+    """An engine that writes down what it hears. Its /metrics never answer when it is `mute`; it answers no request at
+    all, but breaks the connection, when it `breaks`."""
 
     mute: bool = False
+    breaks: bool = False
     heard: list[Heard] = field(default_factory=list)
     address: str = ""
 
@@ -265,13 +267,15 @@ class Scribe:
             return web.Response(text="vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n")
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.heard.append(Heard(request.method, request.path, headers, await request.read()))
+        if self.breaks and request.transport is not None:
+            request.transport.abort()
         return web.json_response({"usage": {"prompt_tokens": 5, "completion_tokens": 1}})
 
 
 @contextlib.asynccontextmanager
-async def scribe(*, mute: bool = False) -> AsyncIterator[Scribe]:
+async def scribe(*, mute: bool = False, breaks: bool = False) -> AsyncIterator[Scribe]:
     """A Scribe that listens."""
-    engine = Scribe(mute)
+    engine = Scribe(mute, breaks)
     app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{path:.*}", engine.serve)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)

@@ -53,6 +53,19 @@ async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_whe
         await until(served_again)
 
 
+async def test_a_request_that_broke_its_engine_is_sent_to_no_other() -> None:
+    async with (
+        scribe(breaks=True) as one,
+        scribe(breaks=True) as other,
+        gateway(engines=0, more=[EngineAddress(one.address), EngineAddress(other.address)]) as running,
+    ):
+        reply = await running.ask(chat(new_words()))
+        assert reply.status == 503
+        assert len(one.heard) + len(other.heard) == 1
+        assert (await running.decided(reply.request_id))["outcome"]["status"] == 503
+        await running.at_rest()
+
+
 async def test_an_engine_whose_metrics_never_answer_delays_nobody() -> None:
     async with scribe(mute=True) as mute, gateway(engines=2, more=[EngineAddress(mute.address)]) as running:
         for _ in range(20):

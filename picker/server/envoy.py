@@ -120,7 +120,8 @@ def _logs(spec: EnvoySpec) -> bool:
 def _route(spec: EnvoySpec) -> Node:
     route: Node = {"cluster": "pool", "timeout": "0s"}
     if spec.balancing == "override-host":
-        # Each retry takes the next destination of the pick's list; an engine that has begun to answer is never retried.
+        # Each retry takes the next destination of the pick's list. No `reset`: a request that an engine was sent may be
+        # what it died of, and is sent to no other.
         route["retry_policy"] = {
             "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-status-codes",
             "retriable_status_codes": [503],
