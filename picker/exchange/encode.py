@@ -22,7 +22,16 @@ REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY, RESPONSE_BODY, REQUEST_TRAILERS
 _IMMEDIATE, _DYNAMIC_METADATA = 7, 8
 
 
+# Of the numbers and lengths that nearly every field has.
+_TAGS = [bytes((number << 3 | 2,)) for number in range(16)]
+_SHORT = [bytes((size,)) for size in range(0x80)]
+
+
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _SHORT[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -33,7 +42,8 @@ def _varint(value: int) -> bytes:
 
 def _field(number: int, payload: bytes) -> bytes:
     """A length-delimited field; all our numbers fit one tag byte."""
-    return bytes((number << 3 | 2,)) + _varint(len(payload)) + payload
+    size = len(payload)
+    return _TAGS[number] + (_SHORT[size] if size < 0x80 else _varint(size)) + payload
 
 
 def _text(value: str) -> bytes:
