@@ -10,83 +10,233 @@
 
 Sends to streams that have ended do nothing. An event may be about a stream that the owner finished while handling an
 earlier event of the same list.
+
+Back-pressure has two sides. Stop reading the socket only while it takes no bytes: window updates come by the same way.
+`hold` a stream while its `queued_bytes` are many.
 """
 
 import math
+from typing import Final
 
-from picker.wire.events import Event
+from picker.wire.events import Event, MessageReceived
+from picker.wire.frames import (
+    FRAME_BYTES,
+    HEAD,
+    LARGEST,
+    PREFACE,
+    PREFIX,
+    Broken,
+    Code,
+    Kind,
+    frame,
+    go_away,
+)
+from picker.wire.incoming import DRAIN, connection_room, incoming
 from picker.wire.limits import WireLimits
+from picker.wire.session import Session
+
+_KEEPALIVE: Final = b"are you?"
 
 
 class Connection:
     """See the module. `now` is any clock in seconds that never runs backwards."""
 
     def __init__(self, limits: WireLimits, now: float) -> None:
-        self.closing = False
-        """No more is to be read; what `data_to_send` still holds is to be written, then the socket closed."""
-        self.closed_because = ""
-        """Why, in a few words for a log; empty after an orderly end."""
-        raise NotImplementedError
-
-    def receive(self, data: bytes, now: float) -> list[Event]:
-        """What the peer's next bytes say. Never raises."""
-        raise NotImplementedError
-
-    def data_to_send(self) -> bytes:
-        """All that may be written now, joined; empty when there is nothing."""
-        raise NotImplementedError
-
-    def tick(self, now: float) -> list[Event]:
-        """What time alone has brought about."""
-        raise NotImplementedError
+        self._session = Session(limits, now)
+        self._outbox = self._session.outbox
+        self._rest = b""
+        self._begun = False
+        self._takes = 0
+        self._half_stream = limits.stream_window // 2
+        self._half_connection = limits.connection_window // 2
+        self._whole = min(FRAME_BYTES, limits.message_bytes + PREFIX.size)
 
     @property
-    def deadline(self) -> float:
-        """When `tick` is wanted next."""
-        return math.inf
+    def closing(self) -> bool:
+        """No more is to be read; what `data_to_send` still holds is to be written, then the socket closed."""
+        return self._session.closing
+
+    @property
+    def closed_because(self) -> str:
+        """Why, in a few words for a log; empty after an orderly end."""
+        return self._session.closed_because
 
     @property
     def open_streams(self) -> int:
-        """Streams that were opened and have not ended."""
-        raise NotImplementedError
+        """Streams that have not ended."""
+        return len(self._session.streams)
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """What the peer's next bytes say. Never raises."""
+        session = self._session
+        if not session.closing:
+            session.now = session.watch.heard = now
+            try:
+                self._read(self._rest + data if self._rest else data)
+            except Broken as broken:
+                session.break_off(broken)
+        return self._heard()
+
+    def data_to_send(self) -> bytes:
+        """All that may be written now, joined; empty when there is nothing."""
+        outbox = self._outbox
+        if not outbox.ready:
+            return b""
+        self._takes += 1
+        self._session.chatter.earn(outbox.ready_bytes / self._session.limits.bytes_per_idle_frame)
+        return outbox.take()
+
+    def tick(self, now: float) -> list[Event]:
+        """What time alone has brought about."""
+        session = self._session
+        if not session.closing:
+            session.now = now
+            for stream in session.watch.overdue(session.streams, now):
+                session.overdue(stream)
+            if session.watch.sweeps(now):
+                self._sweep(now)
+        return self._heard()
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is wanted next; long past where there are events to fetch at once."""
+        if self._session.events:
+            return -math.inf
+        return math.inf if self._session.closing else self._session.watch.deadline
 
     def send_message(self, stream: int, data: bytes) -> None:
         """Queue one message; headers go before the first one."""
-        raise NotImplementedError
+        call = self._session.streams.get(stream)
+        if call is not None and call.trailers is None:
+            outbox = self._outbox
+            outbox.message(call, data)
+            if outbox.ready_bytes + outbox.waiting > self._session.limits.queued_bytes:
+                self._session.bounded()
 
     def finish(self, stream: int, status: int = 0, message: str = "") -> None:
         """End the call with a gRPC status once all its messages are out. `message` is for the peer's log."""
-        raise NotImplementedError
+        call = self._session.streams.get(stream)
+        if call is not None and call.trailers is None:
+            self._session.finish(call, status, message)
 
-    def reset(self, stream: int, code: int = 8) -> None:
-        """Break the stream off at once with an HTTP/2 error code (8: CANCEL); what was queued is dropped."""
-        raise NotImplementedError
+    def reset(self, stream: int, code: int = Code.CANCEL) -> None:
+        """Break the stream off at once with an HTTP/2 error code; what was queued is dropped."""
+        call = self._session.streams.get(stream)
+        if call is not None:
+            self._session.reset(call, code)
 
     def queued_bytes(self, stream: int) -> int:
-        """Of this stream's answer, bytes that wait for the peer's window."""
-        raise NotImplementedError
+        """Of this stream's answer, bytes that wait for the peer's windows."""
+        call = self._session.streams.get(stream)
+        return 0 if call is None else len(call.queue)
 
     @property
     def queued_total(self) -> int:
-        """Bytes that wait for windows or to be taken by `data_to_send`. Stop reading while this is high."""
-        raise NotImplementedError
+        """Bytes that wait for windows or to be taken by `data_to_send`."""
+        return self._outbox.waiting + self._outbox.ready_bytes
 
     def hold(self, stream: int) -> None:
         """Give the peer no more room on this stream: at most one window more will come."""
-        raise NotImplementedError
+        call = self._session.streams.get(stream)
+        if call is not None:
+            call.held = True
+            call.weigh()
 
     def release(self, stream: int) -> None:
         """Give room again."""
-        raise NotImplementedError
+        call = self._session.streams.get(stream)
+        if call is not None and call.held:
+            call.held = False
+            call.weigh()
+            self._session.room(call)
 
     def go_away(self) -> None:
-        """Drain: ask for no new streams; running ones go on; `closing` follows the last of them."""
-        raise NotImplementedError
+        """Drain: ask for no new streams; running ones go on; `closing` follows the last of them.
+
+        Two GOAWAYs with a PING between them (RFC 9113 section 6.8), so that no request that was already on its way
+        is lost.
+        """
+        session = self._session
+        if session.draining or session.closing:
+            return
+        session.draining = True
+        self._outbox.put(go_away(LARGEST, Code.NO_ERROR) + frame(Kind.PING, 0, 0, DRAIN))
 
     def shut(self) -> list[Event]:
         """The final GOAWAY: every stream ends here, and `closing` holds."""
-        raise NotImplementedError
+        self._session.break_off(Broken(Code.NO_ERROR, ""))
+        return self._heard()
 
     def disconnected(self) -> list[Event]:
         """The socket is gone: every open stream's end."""
-        raise NotImplementedError
+        self._session.lose()
+        return self._heard()
+
+    def _heard(self) -> list[Event]:
+        events = self._session.events
+        if events:
+            self._session.events = []
+        return events
+
+    def _read(self, buffer: bytes) -> None:
+        """Whole frames; the rest is kept for the next bytes.
+
+        DATA with one whole message on a stream without any complication is dealt with here, since nearly all is such.
+        """
+        session = self._session
+        end = len(buffer)
+        at = 0
+        if not self._begun:
+            if not self._preface(buffer):
+                self._rest = buffer
+                return
+            at = len(PREFACE)
+        streams = session.quick
+        events = session.events
+        while end - at >= HEAD.size:
+            word, flags, number = HEAD.unpack_from(buffer, at)
+            start = at + 9
+            size = word >> 8
+            at = start + size
+            if at > end:
+                if size > FRAME_BYTES:
+                    raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
+                at -= size + 9
+                break
+            if not word & 0xFF and flags < 2 and 5 <= size <= self._whole:
+                stream = streams.get(number)
+                if stream is not None and stream.plain:
+                    packed, length = PREFIX.unpack_from(buffer, start)
+                    if length == size - 5 and not packed:
+                        events.append(MessageReceived(number, buffer[start + 5 : at]))
+                        session.taken += size
+                        stream.taken += size
+                        if session.taken > self._half_connection:
+                            connection_room(session)
+                        if flags:
+                            session.half_close(stream)
+                        elif stream.taken > self._half_stream:
+                            session.room(stream)
+                        continue
+            incoming(session, word & 0xFF, flags, number, buffer[start:at])
+            if session.closing:
+                break
+            streams = session.quick
+        self._rest = buffer[at:]
+
+    def _preface(self, buffer: bytes) -> bool:
+        """Whether the preface is whole by now."""
+        if not PREFACE.startswith(buffer[: len(PREFACE)]):
+            raise Broken(Code.PROTOCOL_ERROR, "the peer does not speak HTTP/2")
+        self._begun = len(buffer) >= len(PREFACE)
+        return self._begun
+
+    def _sweep(self, now: float) -> None:
+        session = self._session
+        for stream in session.watch.stalled(list(session.streams.values()), now):
+            session.stalled(stream)
+        try:
+            if session.watch.wants_ping(self._takes, bool(self._outbox.ready), now):
+                self._outbox.put(frame(Kind.PING, 0, 0, _KEEPALIVE))
+        except Broken as broken:
+            session.break_off(broken)

@@ -15,6 +15,11 @@ class WireLimits:
     `stall_s`: how long a stream may stop in the middle of a message or of our answer, and a connection may take to
     begin or to read what we wrote. `keepalive_s`: after so long a silence we send a PING; after `keepalive_timeout_s`
     more, the connection is dead.
+
+    `idle_frames`, `idle_frames_per_s`: frames that bring no request nearer to its answer: PING, SETTINGS, PRIORITY,
+    WINDOW_UPDATE, empty and tiny DATA, kinds unknown; so many at once, and so many a second for ever. Every
+    `bytes_per_idle_frame` of ours that are taken allow one more. `resets`, `resets_per_s`: streams that were begun and
+    broken off by the peer before we answered anything, or begun against the rules; each answered one allows one more.
     """
 
     streams: int = 4096
@@ -27,3 +32,8 @@ class WireLimits:
     stall_s: float = 60.0
     keepalive_s: float = 60.0
     keepalive_timeout_s: float = 20.0
+    idle_frames: int = 10_000
+    idle_frames_per_s: float = 2000.0
+    bytes_per_idle_frame: int = 64
+    resets: int = 1000
+    resets_per_s: float = 100.0

@@ -1,0 +1,48 @@
+"""All messages that have begun to arrive on a connection, together.
+
+Room given for the rest of each of many long messages adds up. Past half of the limit only the message that began first
+is given more, so it will be whole and make place; streams that go on without room given are refused at the limit.
+"""
+
+from collections import OrderedDict
+
+from picker.wire.stream import Stream
+
+
+class Assembly:
+    """`total`: bytes of unfinished messages."""
+
+    __slots__ = ("_begun", "_limit", "total")
+
+    def __init__(self, limit: int) -> None:
+        self.total = 0
+        self._limit = limit
+        self._begun: OrderedDict[int, Stream] = OrderedDict()
+
+    def changed(self, stream: Stream, grown: int, again: bool) -> bool:
+        """A stream's unfinished message is `grown` bytes longer; `again`: it is another one than before. False where
+        that is more than we hold."""
+        self.total += grown
+        if again or not stream.partial:
+            self._begun.pop(stream.id, None)
+        if stream.partial:
+            self._begun[stream.id] = stream
+        return self.total <= self._limit
+
+    def forget(self, stream: Stream) -> None:
+        """The stream has ended, or nobody wants its messages any more."""
+        self.total -= len(stream.partial)
+        stream.partial = bytearray()
+        stream.parked = False
+        self._begun.pop(stream.id, None)
+
+    def lets(self, stream: Stream) -> bool:
+        """Whether the stream may be given room."""
+        return not stream.partial or 2 * self.total <= self._limit or stream is next(iter(self._begun.values()))
+
+    def waiting(self) -> list[Stream]:
+        """Streams that were told to wait and may go on."""
+        if 2 * self.total <= self._limit:
+            return [stream for stream in self._begun.values() if stream.parked]
+        first = next(iter(self._begun.values()))
+        return [first] if first.parked else []
