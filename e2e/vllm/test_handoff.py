@@ -19,7 +19,7 @@ import pytest_asyncio
 from session import PORTS, Session
 from words import sentence
 
-from picker.server import handoff_members
+from picker.handoff import members as handoff_members
 from picker.server.handoff import HandoffOptions, HandoffServer, running
 from picker.server.processes import Child, Children
 from picker.server.vllm_engine import VllmEngine, spread_cores, start, wait_ready

@@ -17,6 +17,8 @@ alone, pick for pick. docs/stages.md has the whole story.
 - `migration` (False): something else moves running requests to the next stage when they outgrow theirs.
 - `leastGain` (0.05): the share of the time per token that a plan must be expected to save.
 - `moveMs` (50.0): what being moved costs a request; with `migration`.
+- `stages` (()): the stages themselves, as `0-512:1` and `512-:3`: one engine for lengths up to 512 tokens to three
+  for longer ones. They hold from the start, whatever they bring; nothing is planned.
 
 **Limits.** Gains come from unlike lengths in one batch being slow, which differs by kernel, and from long prompts being
 out of the way of short ones; with like lengths there are none. Where step times are fitted, so is the price of unlike
@@ -47,6 +49,7 @@ from picker.policies.policy import Facts, Learns, Member, Policy, Scores
 from picker.policies.stage_places import NOBODY, Choice, Places, places_of
 from picker.policies.stage_watch import Watch
 from picker.requests.request import Request
+from picker.stages import fixed
 from picker.stages.refine import Boundary, planned, refined
 from picker.stages.replan import Look, Plan, ReplanSettings, decide, is_due, unstaged
 from picker.stages.step_model import StepModel
@@ -60,6 +63,10 @@ class Params(msgspec.Struct, frozen=True, rename="camel"):
     migration: bool = False
     least_gain: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     move_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 50.0
+    stages: Annotated[tuple[str, ...], msgspec.Meta(max_length=fixed.MOST_STAGES)] = ()
+
+    def __post_init__(self) -> None:
+        fixed.read(self.stages)
 
 
 class Staged:
@@ -75,7 +82,9 @@ class Staged:
         )
         self.plan: Plan = unstaged((), "nothing seen yet")
         self.boundaries: tuple[Boundary, ...] = ()
+        self.models: Mapping[int, StepModel] = {}
         self._params = params
+        self._laid_down = fixed.read(params.stages)
         self._settings = ReplanSettings(least_gain=params.least_gain, move_ms=params.move_ms)
         self._watch = Watch()
         self._members: dict[int, str] = {}
@@ -166,8 +175,12 @@ class Staged:
         self._planning = True
         lengths, current, settings = watch.lengths.copy(), self.plan, self._settings
         models = watch.models(self._members, self._known)
+        laid_down = self._laid_down
 
         def think() -> Thought:
+            if laid_down:
+                known = {slot: model or fixed.UNKNOWN for slot, model in models.items()}
+                return Thought(fixed.lay(laid_down, sorted(models), current), known)
             complete = {slot: model for slot, model in models.items() if model is not None}
             if len(complete) < len(models):
                 return Thought(unstaged(sorted(models), "step times are not known yet"), {})
@@ -181,12 +194,13 @@ class Staged:
         if not isinstance(thought, Thought):
             return
         before, plan = self.plan, thought.plan
-        objection = self._watch.promise.objection(plan, now, self._watch.requests)
+        objection = "" if plan.fixed else self._watch.promise.objection(plan, now, self._watch.requests)
         if objection:
             plan = unstaged(sorted(self._members), objection, plan.unstaged_ms, plan.load)
         elif not plan.engines <= self._members.keys():
             plan = unstaged(sorted(self._members), "engines left while it was planned")
         self.plan = plan
+        self.models = thought.models
         self._watch.promise.follows(plan.staged, self._watch.requests)
         if not plan.staged:
             self._places, self.boundaries = None, ()
@@ -201,13 +215,9 @@ class Staged:
             self._capacity,
         )
 
-    @property
-    def outlook(self) -> str:
-        return self.plan.reason
-
     def _refine(self, now: float) -> None:
         """Loads are relative to the plan's: it may mean stages to be unlike."""
-        if self._places is None or now - self._refined_at < REFINE_S:
+        if self._places is None or self.plan.fixed or now - self._refined_at < REFINE_S:
             return
         self._refined_at = now
         loads = []

@@ -68,15 +68,18 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One pool, as the admin port shows it. `learning` is what `/learning` tells, None of a policy that does not."""
+    """One pool, as the admin port shows it. `learning` is what `/learning` tells, None where it does not learn; `plan`
+    is what hand-off proxies are told, with its entity tag, None while there is no pool."""
 
     router: Router
     tallies: EndpointTallies
     learning: Callable[[], dict[str, Any]] | None = None
+    plan: Callable[[], tuple[str, bytes] | None] = lambda: None
 
 
 def admin_app(pools: Mapping[str, Shown], clock_offset_s: float) -> web.Application:
-    """`/pool`, `/decisions?count=N`, `/decisions/REQUEST_ID`, `/learning`, each of the first pool or of `?pool=NAME`.
+    """`/pool`, `/plan`, `/decisions?count=N`, `/decisions/REQUEST_ID`, `/learning`, each of the first pool or of
+    `?pool=NAME`.
 
     `clock_offset_s` turns the routers' clock into Unix time.
     """
@@ -109,6 +112,12 @@ def admin_app(pools: Mapping[str, Shown], clock_offset_s: float) -> web.Applicat
             return _json({"error": f"policy {shown.router.policy.name} does not learn"}, status=404)
         return _json(shown.learning())
 
+    async def plan(request: web.Request, shown: Shown) -> web.Response:
+        page = shown.plan()
+        if page is None:
+            return _json({"error": "no pool is known yet"}, status=503)
+        return web.Response(body=page[1], content_type="application/json")
+
     def of_its_pool(show: Callable[[web.Request, Shown], Awaitable[web.Response]]) -> Handler:
         async def handle(request: web.Request) -> web.Response:
             shown = pools.get(request.query.get("pool", next(iter(pools))))
@@ -121,6 +130,7 @@ def admin_app(pools: Mapping[str, Shown], clock_offset_s: float) -> web.Applicat
     app = web.Application()
     app.router.add_get("/learning", of_its_pool(learned))
     app.router.add_get("/pool", of_its_pool(pool))
+    app.router.add_get("/plan", of_its_pool(plan))
     app.router.add_get("/decisions", of_its_pool(decisions))
     app.router.add_get("/decisions/{request_id:.+}", of_its_pool(decision))
     return app

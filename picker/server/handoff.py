@@ -15,13 +15,15 @@ from prometheus_client.exposition import choose_encoder
 
 from picker.handoff import wire
 from picker.handoff.attempts import FailoverSettings
+from picker.handoff.members import MAX_BYTES, Members, base_url, read
 from picker.server.handoff_agent import MESSAGES, AgentAtWork
 from picker.server.handoff_calls import Calls
 from picker.server.handoff_flights import Flights
-from picker.server.handoff_members import MAX_BYTES, Members, base_url, read, read_token
+from picker.server.handoff_follow import PlanFeed
 from picker.server.handoff_metrics import HandoffMetrics
 from picker.server.handoff_proxy import MAX_BODY_BYTES, Proxy
 from picker.server.handoff_relay import Site
+from picker.server.handoff_token import read_token
 from picker.stages.agent_state import BidSettings
 from picker.telemetry import logs
 
@@ -30,13 +32,16 @@ MEMBERS = "/handoff/members"
 
 @dataclass(frozen=True, slots=True)
 class HandoffOptions:
-    """`name` is this proxy's in the membership; port 0 takes a free one; without a `token` it knows no peers."""
+    """`name` is this proxy's in the membership; port 0 takes a free one; without a `token` it knows no peers. `picker`,
+    if not empty, is the base URL that tells the membership of `pool` (its first one if empty) and the plan."""
 
     name: str
     engine: str
     host: str = "0.0.0.0"
     port: int = 8000
     members: Members = field(default_factory=Members)
+    picker: str = ""
+    pool: str = ""
     token: str | None = None
     moves: bool = True
     pull: bool = False
@@ -48,6 +53,7 @@ class HandoffServer:
     """One proxy. `address` is host:port once it listens."""
 
     def __init__(self, options: HandoffOptions) -> None:
+        """Raises ValueError for a picker that cannot be asked."""
         self.options, self.members, self.address = options, options.members, ""
         self.flights = Flights(options.name)
         self.metrics = HandoffMetrics(lambda: sum(flight.stream.begun for flight in self.flights.here()))
@@ -56,6 +62,12 @@ class HandoffServer:
         self.proxy = Proxy(self.site, options.token)
         self.agent = AgentAtWork(self.site, options.bids, pull=options.pull)
         self._registry = self.metrics.registry()
+        self.feed: PlanFeed | None = None
+        if options.picker:
+            if options.token is None:
+                raise ValueError("a picker tells its plan only to those who have the pool's token")
+            self.feed = PlanFeed(options.picker, options.name, options.token, self.follow, options.pool)
+            self._registry.register(self.feed)
 
     def follow(self, members: Members) -> None:
         """The plan or the pool changed."""
@@ -113,9 +125,12 @@ async def running(options: HandoffOptions) -> AsyncIterator[HandoffServer]:
         server.address = f"{options.host}:{runner.addresses[0][1]}"
         server.follow(options.members)
         async with asyncio.TaskGroup() as tasks:
-            working = tasks.create_task(server.agent.run())
+            working = [tasks.create_task(server.agent.run())]
+            if server.feed is not None:
+                working.append(tasks.create_task(server.feed.run()))
             yield server
-            working.cancel()
+            for task in working:
+                task.cancel()
     finally:
         await runner.cleanup()
         await server.site.calls.close()
@@ -146,6 +161,8 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--members", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Membership at start, JSON."
 )
+@click.option("--picker", default="", help="Who tells membership and plan: http(s)://host:port of its --handoff-port.")
+@click.option("--pool", default="", help="Which of the picker's pools; its first if not given.")
 @click.option(
     "--pool-token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -206,6 +223,8 @@ def handoff(
             host=given["host"],
             port=given["port"],
             members=Members() if members is None else read(members.read_bytes()),
+            picker=base_url(given["picker"]) if given["picker"] else "",
+            pool=given["pool"],
             token=read_token(pool_token_file),
             moves=given["moves"],
             pull=kv == "pull",

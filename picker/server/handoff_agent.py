@@ -18,9 +18,9 @@ from multidict import CIMultiDict
 from picker.engines.metrics import BadMetrics, parse
 from picker.handoff import wire
 from picker.handoff.asked import TRANSFER
+from picker.handoff.members import Members
 from picker.server.handoff_calls import Broken
 from picker.server.handoff_flights import Flight
-from picker.server.handoff_members import Members
 from picker.server.handoff_relay import COMPLETIONS, Site, text_of
 from picker.stages.agent_state import BidSettings, OwnState
 from picker.stages.bids import Agent

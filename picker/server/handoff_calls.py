@@ -11,15 +11,15 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from picker.handoff.attempts import Break, FailoverSettings
-from picker.server.handoff_members import Members
+from picker.handoff.members import Members
+from picker.server.handoff_token import TOKEN_HEADER, WHY_HEADER
 
-TOKEN_HEADER = "X-Handoff-Token"
 PEER = "/handoff/engine"
 """Paths of a peer's engine, at its proxy."""
 
 _HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
-) | {"upgrade", "host", "content-length", "expect", TOKEN_HEADER.lower()}
+) | {"upgrade", "host", "content-length", "expect", TOKEN_HEADER.lower(), WHY_HEADER.lower()}
 
 
 Answer = tuple[int, CIMultiDict[str], bytes]

@@ -23,6 +23,7 @@ class HandoffMetrics(Collector):
         self.breaks = Count("picker_handoff_breaks", "Engines that broke under a request, by how.", ("how",))
         self.failovers = Count("picker_handoff_failovers", "Requests that went on elsewhere, or ended.", ("outcome",))
         self.moves = Count("picker_handoff_moves", "Running requests given to a peer, by outcome.", ("outcome",))
+        self.taken = Count("picker_handoff_taken", "Streams of peers that went on here, by why they came.", ("why",))
         self.copies = Count("picker_handoff_copies", "KV brought to a peer, by way and outcome.", ("way", "outcome"))
         self.gap_seconds = Spread("picker_handoff_gap_seconds", "What a client waited at a change.", SECONDS, ("why",))
         self.gaps = {"move": Gaps(), "failover": Gaps()}
@@ -32,7 +33,8 @@ class HandoffMetrics(Collector):
         self.gaps[why].add(seconds)
 
     def collect(self) -> Iterator[Metric]:
-        for family in (self.requests, self.breaks, self.failovers, self.moves, self.copies, self.gap_seconds):
+        counts = (self.requests, self.breaks, self.failovers, self.moves, self.taken, self.copies)
+        for family in (*counts, self.gap_seconds):
             yield from family.collect()
         running = GaugeMetricFamily("picker_handoff_running", "Streams that run on the engine beside this proxy.")
         running.add_metric((), self._running())

@@ -12,9 +12,9 @@ from picker.handoff.asked import KINDS, TRANSFER, Kind, read, without_transfer
 from picker.handoff.attempts import Attempts
 from picker.handoff.stream import Stream, broken
 from picker.handoff.whole import Whole
-from picker.server.handoff_calls import PEER, TOKEN_HEADER, Broken, passed_on
-from picker.server.handoff_members import same_token
+from picker.server.handoff_calls import PEER, Broken, passed_on
 from picker.server.handoff_relay import ClientGone, Relay, Site, unless_gone
+from picker.server.handoff_token import TOKEN_HEADER, WHY_HEADER, same_token
 
 MAX_BODY_BYTES = 64 << 20
 _FORMS = "multipart/form-data"
@@ -88,6 +88,8 @@ class Proxy:
     async def _peer(self, request: web.Request) -> web.StreamResponse:
         if not self.is_peer(request):
             raise web.HTTPNotFound
+        if (why := request.headers.get(WHY_HEADER)) in self._site.metrics.gaps:
+            self._site.metrics.taken.add(why)
         return await self._pass(request, request.raw_path.removeprefix(PEER), peer=True)
 
     async def _pass(self, request: web.Request, path: str, *, peer: bool) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from picker.handoff.stream import Stays, Stream
 from picker.server.handoff_calls import Broken, Calls
 from picker.server.handoff_flights import Flight, Flights
 from picker.server.handoff_metrics import HandoffMetrics
+from picker.server.handoff_token import WHY_HEADER
 
 COMPLETIONS = "/v1/completions"
 _MOST_RETREATS = 4
@@ -131,6 +132,8 @@ class Relay:
         if path != self._first_path or self._started:
             headers.popall("X-Request-Id", None)
         headers["Content-Type"], headers["Accept-Encoding"] = "application/json", "identity"
+        if self._why is not None and engine != self._site.calls.own:
+            headers[WHY_HEADER] = self._why
         self._flight.at = engine
         settings, calls = self._site.settings, self._site.calls
         async with calls.asking(engine, "POST", path, json.dumps(body).encode(), headers, settings.first_s) as response:

@@ -32,6 +32,7 @@ class ServeOptions:
     grpc_health_port: int = 9003
     metrics_port: int = 9090
     admin_port: int = 9091
+    handoff_port: int | None = None
     pools: tuple[PoolOption, ...] = (PoolOption(DEFAULT_POOL),)
     pool_header: str = ""
     endpoints: str = ""
@@ -50,6 +51,9 @@ class ServeOptions:
     enable_cert_reload: bool = False
     metrics_cert_dir: Path | None = None
     metrics_client_ca_file: Path | None = None
+    handoff_token_file: Path | None = None
+    handoff_cert_dir: Path | None = None
+    handoff_client_ca_file: Path | None = None
     max_receive_bytes: int = 64 << 20
     max_send_bytes: int = 64 << 20
     scrape_interval_s: float | None = None
@@ -97,6 +101,7 @@ class ServeOptions:
             "--grpc-health-port": self.grpc_health_port,
             "--metrics-port": self.metrics_port,
             "--admin-port": self.admin_port,
+            **({} if self.handoff_port is None else {"--handoff-port": self.handoff_port}),
         }
         taken: dict[int, str] = {}
         for name, first in bases.items():
@@ -118,6 +123,7 @@ class ServeOptions:
             grpc_health_port=self.grpc_health_port + worker,
             metrics_port=self.metrics_port + worker,
             admin_port=self.admin_port + worker,
+            handoff_port=None if self.handoff_port is None else self.handoff_port + worker,
         )
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from picker.server.admin import Shown, Together, admin_app, metrics_app
 from picker.server.config import PickerConfig, load_config, read_config
+from picker.server.handoff_feed import Feed, feed_app
 from picker.server.health import Health
 from picker.server.keepers import Keeper, Named, named
 from picker.server.options import ServeOptions
@@ -201,14 +202,23 @@ async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> N
         pool.name: [*pool.sources(), *keeper.sources()] for pool, keeper in zip(served, process.keepers, strict=True)
     }
     sources = told[served[0].name] if len(served) == 1 else [Together(told)]
-    shown = {p.name: Shown(p.router, p.tallies, p.learning.as_json if p.learning else None) for p in served}
+    feeds = {p.name: Feed(p.router) for p in served}
+    shown = {
+        p.name: Shown(p.router, p.tallies, p.learning.as_json if p.learning else None, feeds[p.name].page)
+        for p in served
+    }
     admin = admin_app(shown, time.time() - process.pools.first.clock())
     folder = options.metrics_cert_dir
     tls = None if folder is None else metrics_context(folder, options.metrics_client_ca_file)
-    for app, host, port, context in (
+    listening = [
         (metrics_app(sources), options.host, options.metrics_port, tls),
         (admin, "127.0.0.1", options.admin_port, None),
-    ):
+    ]
+    if options.handoff_port is not None and options.handoff_token_file is not None:
+        folder, ca = options.handoff_cert_dir, options.handoff_client_ca_file
+        proxies_tls = None if folder is None else metrics_context(folder, ca)
+        listening.append((feed_app(feeds, options.handoff_token_file), options.host, options.handoff_port, proxies_tls))
+    for app, host, port, context in listening:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         cleanup.push_async_callback(runner.cleanup)

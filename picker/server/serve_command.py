@@ -51,6 +51,10 @@ SCRAPE_S = (0.05, 1.5)
     type=PORT,
     help="Decision log and pool as JSON, localhost only; default: after the last metrics port.",
 )
+@click.option("--handoff-port", type=PORT, help="Where hand-off proxies ask for pool and plan; none if not given.")
+@click.option("--handoff-token-file", type=FILE, help="The pool's token, which they must show.")
+@click.option("--handoff-cert-dir", type=FOLDER, help="tls.crt and tls.key of that port, which is plain without.")
+@click.option("--handoff-client-ca-file", type=FILE, help="CA of the proxies that may ask, besides the token.")
 @click.option("--pool-name", default="", help="InferencePools to serve: NAME,NAME:PORT; a name alone with --endpoints.")
 @click.option("--pool-namespace", default="", help="Of the pools; default: env NAMESPACE, POD_NAMESPACE, our own.")
 @click.option("--pool-group", default=POOL_GROUP, help="API group of the InferencePools.")
@@ -181,6 +185,10 @@ def _wrong(options: ServeOptions) -> str:
         return "--ha-enable-leader-election is for one worker: a follower's workers would serve nobody"
     if options.metrics_client_ca_file and not options.metrics_cert_dir:
         return "--metrics-client-ca-file needs --metrics-cert-dir: clients show certificates over TLS only"
+    if (options.handoff_port is None) != (options.handoff_token_file is None):
+        return "--handoff-port and --handoff-token-file belong together"
+    if options.handoff_client_ca_file and not options.handoff_cert_dir:
+        return "--handoff-client-ca-file needs --handoff-cert-dir: proxies show certificates over TLS only"
     return ""
 
 

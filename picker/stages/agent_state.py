@@ -31,13 +31,15 @@ class OwnState:
 class Membership:
     """What the router supplies: all other engines of the pool, and this engine's part in the plan. Lengths up to `high`
     belong to its stage; peers are those in it, those in the neighbouring stages, and those in the next one, which has
-    the longer requests. Without a plan there are none."""
+    the longer requests. Without a plan there are none. `firm`: who outgrows the stage leaves it, even where that saves
+    no time."""
 
     pool: frozenset[str] = frozenset()
     high: float = math.inf
     stage: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
     following: tuple[str, ...] = ()
+    firm: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,13 +196,17 @@ class Agent:
         self._asking = None
         here = next((r for r in self._state.residents if r.request == asking.resident.request), None)
         best = max(asking.bids.values(), key=lambda bid: (-bid.step_ms - bid.burden_ms, bid.sender), default=None)
-        if here is None or best is None or self._saved_ms(here, best) <= self.settings.move_ms:
+        if here is None or best is None or not self._worth(here, best):
             self._wide, self._quiet_until = not self._wide, now + self.settings.again_s
             return []
         self._wide = False
         number = asking.number
         self.outgoing[number] = _Transfer(here.request, best.sender, "offered", now + self.settings.accept_s)
         return [Offer(self.name, best.sender, number, self._oldest, here.request, here.kv_tokens)]
+
+    def _worth(self, resident: Resident, bid: Bid) -> bool:
+        must = self._members.firm and resident.length >= self._members.high and bid.sender in self._members.following
+        return must or self._saved_ms(resident, bid) > self.settings.move_ms
 
     def _saved_ms(self, resident: Resident, bid: Bid) -> float:
         """By the move, over the tokens still to come: what it saves itself and those it leaves, less what it costs

@@ -49,6 +49,8 @@ class Plan:
     moved: int = 0
     """Engines that left their lengths for others."""
     layout: Layout | None = None
+    fixed: bool = False
+    """Laid down by somebody who need not be right: nothing shifts its boundaries and nothing ends it."""
 
     @property
     def staged(self) -> bool:

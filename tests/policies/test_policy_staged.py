@@ -209,6 +209,37 @@ def test_like_lengths_are_never_staged() -> None:
     assert policy.plan.reason.startswith("not staged: ")
 
 
+def test_stages_that_are_laid_down_hold_before_anything_is_known_and_whatever_they_bring() -> None:
+    policy = make("staged", stages=["0-512:1", "512-:1"])
+    assert isinstance(policy, Staged)
+    policy.meet(dict.fromkeys(range(2), Pod()), lambda slot: None)
+    think = policy.due(0.0)
+    assert think is not None
+    policy.adopt(think(), 0.0)
+
+    for prompt, home in ((300.0, 0), (600.0, 1)):
+        # However unlike the loads are.
+        assert first(policy, example_request(prompt), batch=[50.0 * (1 - home), 50.0 * home]) == home
+    assert policy.outlook == "as laid down, parted at 512 tokens"
+
+
+def test_stages_that_are_laid_down_do_not_follow_the_load() -> None:
+    policy = make("staged", stages=["0-512:1", "512-:3"])
+    assert isinstance(policy, Staged)
+    policy.meet(dict.fromkeys(range(4), Pod()), lambda slot: None)
+
+    serve(policy, 40, lambda flight: 300.0)
+
+    assert policy.boundaries[0].tokens == pytest.approx(512)
+    assert len(policy.plan.stages) == 2
+
+
+@pytest.mark.parametrize("stages", [["0-512:1"], ["512-:1"], ["0-:x"]])
+def test_stages_that_leave_lengths_out_are_a_mistake(stages: list[str]) -> None:
+    with pytest.raises(ValueError, match="stage"):
+        make("staged", stages=stages)
+
+
 def test_the_plan_ends_with_an_engine_that_leaves_and_a_new_one_is_due() -> None:
     policy = staged()
     policy.meet(dict.fromkeys((0, 1, 2), Pod()), lambda slot: None)

@@ -13,8 +13,8 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
+from picker.handoff import members as handoff_members
 from picker.handoff.attempts import FailoverSettings
-from picker.server import handoff_members
 from picker.server.handoff import HandoffOptions, HandoffServer, running
 
 sys.path.append(str(Path(__file__).parents[1] / "handoff"))

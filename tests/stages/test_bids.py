@@ -59,6 +59,16 @@ def test_what_has_outgrown_its_stage_asks_the_next_one() -> None:
     assert (ask.to, ask.length) == ("c", 5000.0)
 
 
+@pytest.mark.parametrize("firm", [True, False])
+def test_where_stages_are_firm_what_has_outgrown_its_own_leaves_whatever_that_saves(firm: bool) -> None:
+    asker, grown = agent(replace(A_STAGE, high=4096.0, following=("c",), firm=firm)), state(resident("long", 5000.0))
+
+    asker.tick(grown, 0.0)
+    asker.receive(Bid("c", "a", 0, 1000.0, 1000.0), 0.01)
+
+    assert bool(said(asker.tick(grown, 0.06), Offer)) == firm
+
+
 def test_what_cannot_be_moved_is_left_alone() -> None:
     assert not said(agent().tick(state(resident(movable=False), free=1_000), 0.0), Ask)
 

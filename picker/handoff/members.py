@@ -1,8 +1,6 @@
-"""Who the proxies of a pool are, and this one's part in the plan: JSON, from a file or put with the pool's token."""
+"""Who the proxies of a pool are, and one engine's part in the plan, as JSON."""
 
-import hmac
 import math
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,17 +10,19 @@ from picker.stages.agent_state import Membership
 from picker.stages.step_model import StepModel
 
 MAX_BYTES = 1 << 20
-_MOST = 4096
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
-_Names = Annotated[tuple[_Name, ...], msgspec.Meta(max_length=_MOST)]
+MOST = 4096
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+_Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST)]
 
 
 class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`engines` has all proxies of the pool by name, as base URLs. The rest is the engine's stage (`picker/stages`):
-    lengths up to `high` tokens (None: all) belong to it. Without a `step_model` nothing is moved of its own accord."""
+    lengths up to `high` tokens (None: all) belong to it; `firm` is as in `Membership`. Without a `step_model` nothing
+    is moved of its own accord."""
 
-    engines: Annotated[dict[_Name, Annotated[str, msgspec.Meta(max_length=2048)]], msgspec.Meta(max_length=_MOST)] = {}
+    engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=2048)]], msgspec.Meta(max_length=MOST)] = {}
     high: float | None = None
+    firm: bool = False
     stage: _Names = ()
     neighbours: _Names = ()
     following: _Names = ()
@@ -31,8 +31,9 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def membership(self, own: str) -> Membership:
         """As the agent of the engine `own` sees it; names without a URL are nobody."""
         others = self.engines.keys() - {own}
-        known = [tuple(name for name in names if name in others) for names in self._parts]
-        return Membership(frozenset(others), math.inf if self.high is None else self.high, *known)
+        stage, neighbours, following = (tuple(name for name in names if name in others) for names in self._parts)
+        high = math.inf if self.high is None else self.high
+        return Membership(frozenset(others), high, stage, neighbours, following, self.firm)
 
     def peers(self, own: str) -> list[str]:
         """All others, those of the own stage first."""
@@ -65,18 +66,3 @@ def base_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain or (parts.port or 1) < 1:
         raise ValueError("a URL of a proxy or engine is http(s)://host[:port]")
     return url.rstrip("/")
-
-
-def read_token(file: Path | None) -> str | None:
-    """The pool's token. Raises ValueError for one that can be guessed, OSError for a file that cannot be read."""
-    if file is None:
-        return None
-    token = file.read_text().strip()
-    if len(token) < 16 or not token.isascii() or not token.isprintable():
-        raise ValueError("a pool token has 16 printable ASCII characters or more")
-    return token
-
-
-def same_token(token: str | None, given: str) -> bool:
-    """Compared in constant time; without a token nobody is a peer."""
-    return token is not None and hmac.compare_digest(token.encode(), given.encode("utf-8", "replace"))
