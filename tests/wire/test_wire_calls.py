@@ -1,6 +1,7 @@
 """A call as gRPC describes it: headers, messages, status."""
 
 import base64
+import itertools
 import math
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_message_may_come_in_any_pieces(cuts: tuple[int, ...]) -> None:
     peer = Peer()
     whole = grpc(b"x" * 500)
     edges = (0, *cuts, len(whole))
-    pieces = [whole[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [whole[start:end] for start, end in itertools.pairwise(edges)]
     heard = peer.say(request(1), *(frame(Kind.DATA, 0, 1, piece) for piece in pieces))
     assert heard[1:] == [MessageReceived(1, b"x" * 500)]
 

@@ -10,6 +10,7 @@ from picker.wire.events import Event
 from picker.wire.frames import ACK, END_HEADERS, END_STREAM, HEAD, PREFACE, Kind, frame
 from picker.wire.limits import WireLimits
 
+LIMITS = WireLimits()
 Fields = Sequence[tuple[str, str]]
 REQUEST: Fields = (
     (":method", "POST"),
@@ -70,7 +71,7 @@ class Frame:
 class Peer:
     """The connection under test and the peer's view of it. `now` is the clock of both."""
 
-    limits: WireLimits = WireLimits()
+    limits: WireLimits = LIMITS
     now: float = 0.0
     greeting: bytes = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
     heard: list[Event] = field(default_factory=list)
