@@ -215,6 +215,10 @@ class Staged:
             self._capacity,
         )
 
+    @property
+    def outlook(self) -> str:
+        return self.plan.reason
+
     def _refine(self, now: float) -> None:
         """Loads are relative to the plan's: it may mean stages to be unlike."""
         if self._places is None or self.plan.fixed or now - self._refined_at < REFINE_S:
