@@ -7,6 +7,9 @@ import aiohttp
 import psutil
 from gateway import Gateway, chat, gateway, new_words, until
 
+COLLECTOR = 4
+"""Its metrics port comes after two workers' metrics and admin ports."""
+
 
 async def ask_many(running: Gateway, count: int) -> None:
     replies = await asyncio.gather(*(running.ask(chat(new_words(), max_tokens=20)) for _ in range(count)))
@@ -20,9 +23,14 @@ async def picks(running: Gateway) -> list[float]:
 
 def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
     """The process of a worker, a child of the supervisor."""
+    return child_with(running, "--worker", str(worker))
+
+
+def child_with(running: Gateway, *argv: str) -> psutil.Process | None:
+    """The child of the supervisor that was called with these arguments, in a row."""
     for child in psutil.Process(running.stack.picker.pid).children():
         command = child.cmdline() if child.status() != psutil.STATUS_ZOMBIE else []
-        if "--worker" in command and command[command.index("--worker") + 1] == str(worker):
+        if any(tuple(command[i : i + len(argv)]) == argv for i in range(len(command))):
             return child
     return None
 
@@ -66,6 +74,28 @@ async def test_while_a_worker_is_dead_and_started_again_no_request_and_no_answer
             return all(now > then for now, then in zip(await picks(running), before, strict=True))
 
         await until(both_pick)
+        await running.at_rest()
+
+
+async def test_while_the_collector_is_dead_picks_go_on_and_the_next_one_is_heard() -> None:
+    async with gateway("access-log", workers=2, expected="collector ended") as running:
+        await ask_many(running, 10)
+        workers = [worker_process(running, worker) for worker in (0, 1)]
+        before = child_with(running, "--collector")
+        assert before is not None
+        before.kill()
+        before.wait()
+        await ask_many(running, 20)
+
+        async def heard() -> bool:
+            try:
+                return await running.metric("picker_scrapes_total", worker=COLLECTOR) > 0
+            except aiohttp.ClientError:
+                return False
+
+        await until(heard)
+        await ask_many(running, 10)
+        assert [worker_process(running, worker) for worker in (0, 1)] == workers
         await running.at_rest()
 
 

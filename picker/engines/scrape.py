@@ -4,20 +4,21 @@ A failed scrape changes no column: the last good one stays and its age grows.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 import numpy as np
 
 from picker.engines import ledger as own
-from picker.engines.ledger import Ledger
 from picker.engines.metrics import MAX_TEXT_BYTES, BadMetrics, parse
-from picker.engines.table import EngineTable
+from picker.engines.table import Columns, EngineTable
 from picker.engines.tick import Outcome, Pace, Tick, TickSettings, after, first, wait_s
-from picker.pool.view import Endpoint, PoolView
+from picker.pool.view import Endpoint, PoolView, Slots
 
 Fetch = Callable[[Endpoint], Awaitable[bytes]]
 """Gives the bytes of an endpoint's page; raises ScrapeError, or whatever the client raises."""
@@ -25,6 +26,18 @@ Fetch = Callable[[Endpoint], Awaitable[bytes]]
 
 class ScrapeError(Exception):
     """The engine answered, but not with a page that can be read."""
+
+
+class Counted(Protocol):
+    """What our own requests are counted by, shape (9, slots) as of the ledger; corrected by scrapes."""
+
+    def ensure(self, capacity: int) -> None: ...
+    def seen(self, slots: Slots) -> Columns: ...
+    def observe(self, slot: int, running: float, waiting: float, started_at: float) -> None: ...
+
+
+def nobody(slot: int, started_at: float) -> None:
+    """Nobody wants to know of a good scrape."""
 
 
 @dataclass(slots=True)
@@ -38,7 +51,9 @@ class ScrapeCount:
 
 
 class Scraper:
-    """Keeps an `EngineTable` fresh and corrects a `Ledger`. Lives on one event loop.
+    """Keeps an `EngineTable` fresh and corrects a ledger. Lives on one event loop.
+
+    `told` hears of each good scrape: its slot, and when it began, or -inf where it did not tell of requests.
 
     Call `follow` with each new view in the same step that clears the removed slots, with no await between, so that no
     task of the old endpoint writes a cleared row; `close` stops everything.
@@ -47,10 +62,11 @@ class Scraper:
     def __init__(
         self,
         table: EngineTable,
-        ledger: Ledger,
+        ledger: Counted,
         fetch: Fetch,
         settings: TickSettings | None = None,
         *,
+        told: Callable[[int, float], None] = nobody,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -60,6 +76,7 @@ class Scraper:
         self._ledger = ledger
         self._fetch = fetch
         self._settings = settings or TickSettings()
+        self._told = told
         self._clock = clock
         self._draw = draw
         self._pace = Pace(self._settings.scrapes_per_s)
@@ -114,8 +131,10 @@ class Scraper:
         picked = max(0.0, self._own(slot)[0] - picks)  # a worker that dies takes its picks along
         changed = self._table.observe(slot, sample, now, in_flight + picked)
         running, waiting = sample.running or 0.0, sample.waiting or 0.0
-        if sample.running is not None and sample.waiting is not None:
+        counted = sample.running is not None and sample.waiting is not None
+        if counted:
             self._ledger.observe(slot, running, waiting, started_at)
+        self._told(slot, started_at if counted else -math.inf)
         return "busy" if changed or running + waiting > 0 or self._own(slot)[1] > 0 else "quiet"
 
     def _own(self, slot: int) -> tuple[float, float]:

@@ -28,7 +28,7 @@ _FIELDS = (
     (GENERATION_TOKENS, "generation_tokens"),
 )
 # An unknown block is one token long: the last-token rule then holds to the token.
-_NEVER = np.array([-np.inf, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+NEVER = np.array([-np.inf, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 
 MAX_HARDWARE = 8
 """Classes of hardware told apart; 0 is unknown, and where all further ones go."""
@@ -48,7 +48,7 @@ class EngineTable:
     """Scraped state of every slot. A slot never scraped has `scraped_at` -inf, a block size of 1 and zeros."""
 
     def __init__(self, capacity: int = 64) -> None:
-        self.columns: Columns = np.repeat(_NEVER[:, None], max(capacity, 1), axis=1)
+        self.columns: Columns = np.repeat(NEVER[:, None], max(capacity, 1), axis=1)
         self.hardware: list[str] = [""]
         """Names of the hardware classes; the HARDWARE column holds their positions."""
         self._lora: dict[int, LoraState] = {}
@@ -67,11 +67,11 @@ class EngineTable:
 
     def ensure(self, capacity: int) -> None:
         """Make room for slots below `capacity`; what is known stays."""
-        self.columns = grown(self.columns, capacity, _NEVER)
+        self.columns = grown(self.columns, capacity, NEVER)
 
     def clear(self, slot: int) -> None:
         """Forget a slot, before another endpoint takes it."""
-        self.columns[:, slot] = _NEVER
+        self.columns[:, slot] = NEVER
         self._lora.pop(slot, None)
 
     def column(self, which: int) -> Column:
@@ -82,6 +82,10 @@ class EngineTable:
     def lora(self, slot: int) -> LoraState | None:
         """LoRA adapters on the engine, None where it tells of none."""
         return self._lora.get(slot)
+
+    def tell_lora(self, slot: int, state: LoraState) -> None:
+        """The adapters on the engine, as somebody else read them."""
+        self._lora[slot] = state
 
     def observe(self, slot: int, sample: EngineSample, now: float, own_most: float) -> bool:
         """Keep a good scrape that ended at `now`; returns whether the engine's load changed since the one before.

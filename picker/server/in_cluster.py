@@ -8,10 +8,10 @@ import structlog
 from picker.pool.directory import Directory
 from picker.pool.kube.scope import KubeScope
 from picker.server.admin import Source
+from picker.server.keepers import Kept
 from picker.server.kubernetes.cluster import Cluster, NoCluster
 from picker.server.kubernetes.mirror import WatchCount
 from picker.server.kubernetes.source import KubernetesSource
-from picker.server.served_pool import ServedPool
 from picker.telemetry.watch import WatchMetrics
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ async def connect() -> Cluster:
 class InCluster:
     """A pool that Kubernetes keeps."""
 
-    def __init__(self, pool: ServedPool, scope: KubeScope, cluster: Cluster) -> None:
+    def __init__(self, pool: Kept, scope: KubeScope, cluster: Cluster) -> None:
         self.synced = False
         self.pool_exists = False
         self._pool, self._scope, self._cluster = pool, scope, cluster

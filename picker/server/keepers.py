@@ -1,18 +1,28 @@
 """Who says which endpoints a pool has, where Kubernetes does not: the command line, or a file."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from picker.pool.directory import Directory
 from picker.pool.source import FileSource, parse_list
+from picker.pool.view import Endpoint
 from picker.server.admin import Source
 from picker.server.options import ServeOptions
 from picker.server.readiness import Watched
-from picker.server.served_pool import ServedPool
 
 log = structlog.get_logger(__name__)
+
+
+class Kept(Protocol):
+    """A pool that somebody keeps."""
+
+    @property
+    def name(self) -> str: ...
+    def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None: ...
+    def follow(self, directory: Directory) -> None: ...
 
 
 class Keeper(Watched, Protocol):
@@ -33,7 +43,7 @@ class Named:
         return []
 
 
-def named(pool: ServedPool, options: ServeOptions) -> Coroutine[object, object, None] | None:
+def named(pool: Kept, options: ServeOptions) -> Coroutine[object, object, None] | None:
     """Serve the endpoints of the options; what has to run for it, if anything. Raises BadSource."""
     if options.endpoints:
         pool.serve_endpoints(parse_list(options.endpoints))

@@ -76,6 +76,11 @@ class ServeOptions:
         return not self.endpoints and not self.endpoints_file
 
     @property
+    def collector_port(self) -> int:
+        """Metrics of the collector of several workers: after their admin ports."""
+        return self.admin_port + self.workers
+
+    @property
     def lease(self) -> str:
         """Name of the Lease for which replicas of this picker compete."""
         return f"epp-{self.namespace}-{self.pools[0].name}.llm-d.ai"
@@ -103,7 +108,7 @@ class ServeOptions:
             "--admin-port": self.admin_port,
             **({} if self.handoff_port is None else {"--handoff-port": self.handoff_port}),
         }
-        taken: dict[int, str] = {}
+        taken: dict[int, str] = {} if self.workers == 1 else {self.collector_port: "the collector's metrics"}
         for name, first in bases.items():
             for port in range(first, first + self.workers):
                 if port > 65535:

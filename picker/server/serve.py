@@ -2,27 +2,29 @@
 
 import asyncio
 import contextlib
-import signal
 import time
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
 from picker.server.admin import Shown, Together, admin_app, metrics_app
+from picker.server.background import background, stop_signal
+from picker.server.collected import Collected
 from picker.server.config import PickerConfig, load_config, read_config
 from picker.server.handoff_feed import Feed, feed_app
 from picker.server.health import Health
-from picker.server.keepers import Keeper, Named, named
+from picker.server.keepers import Keeper
 from picker.server.options import ServeOptions
 from picker.server.pools import Pools
 from picker.server.readiness import Readiness
 from picker.server.relay import HEARTBEAT_S, Mailbox
 from picker.server.served_pool import Lane, ServedPool
+from picker.server.sharing import run_folder
 from picker.server.streams import AccessLogs, Streams
 from picker.server.tls import metrics_context
 from picker.server.transport import Door, Ears, Limits, Server, open_server
+from picker.server.watching import watch_pools
 
 if TYPE_CHECKING:
     from picker.server.kubernetes.cluster import Cluster
@@ -81,7 +83,7 @@ def configuration(options: ServeOptions) -> PickerConfig:
 
 async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, OSError, ValueError for what cannot start."""
-    stop = _stop_signal()
+    stop = stop_signal()
     config = configuration(options)
     for warning in config.warnings:
         log.warning("config", message=warning)
@@ -97,14 +99,14 @@ async def serve(options: ServeOptions) -> None:
             await _join_workers(process, cleanup)
         for pool in process.served:
             for work in pool.background():
-                _background(cleanup, work)
+                background(cleanup, work)
         servers = await _servers(process)
         process.say_readiness()
         for server in servers:
             await server.start()
         health = await open_server(options.transport, Door(options.host, options.grpc_health_port), process.health)
         await health.start()
-        _background(cleanup, process.keep_saying())
+        background(cleanup, process.keep_saying())
         leadership = await _compete(process, cluster)
         policies = sorted({pool.router.policy.name for pool in process.served})
         log.info(
@@ -124,24 +126,16 @@ async def serve(options: ServeOptions) -> None:
 
 
 async def _watch_pools(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> "Cluster | None":
-    """Learn which endpoints there are, now and from now on; the cluster that says so, if one does."""
-    options = process.options
-    if not options.in_cluster:
-        for pool in process.served:
-            process.keepers.append(Named())
-            if (watch := named(pool, options)) is not None:
-                _background(cleanup, watch)
-        return None
-    # Imported here: the client of Kubernetes takes a second and 40 MB, of which nobody else has anything.
-    from picker.server.in_cluster import InCluster, connect
-
-    cluster = await connect()
-    cleanup.push_async_callback(cluster.close)
-    for pool in process.served:
-        keeper = InCluster(pool, options.scope(pool.name), cluster)
-        process.keepers.append(keeper)
-        _background(cleanup, keeper.watch())
-    return cluster
+    """Learn which endpoints there are, now and from now on; the cluster that says so to us, if one does."""
+    shares = [(pool, pool.share) for pool in process.served if pool.share is not None]
+    if not shares:
+        process.keepers, cluster = await watch_pools(process.served, process.options, cleanup)
+        return cluster
+    collected = [Collected(pool, share) for pool, share in shares]
+    process.keepers = [*collected]
+    for keeper in collected:
+        background(cleanup, keeper.watch())
+    return None
 
 
 async def _servers(process: PickerProcess) -> list[Server]:
@@ -192,7 +186,7 @@ async def _compete(process: PickerProcess, cluster: "Cluster | None") -> context
     candidate.push_async_callback(api.close)
     leadership = Leadership(api, options.lease, options.namespace, options.identity, process.lead)
     candidate.push_async_callback(leadership.release)
-    _background(candidate, leadership.run())
+    background(candidate, leadership.run())
     return candidate
 
 
@@ -227,9 +221,7 @@ async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> N
 
 async def _join_workers(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> None:
     options, pools = process.options, process.pools
-    if options.run_dir is None:
-        raise ValueError("several workers need a folder to talk through")
-    mailbox = Mailbox(options.run_dir, options.worker, options.workers, pools.logged, pools.doubt)
+    mailbox = Mailbox(run_folder(options), options.worker, options.workers, pools.logged, pools.doubt)
     await mailbox.open()
     cleanup.callback(mailbox.close)
     for pool in process.served:
@@ -241,27 +233,4 @@ async def _join_workers(process: PickerProcess, cleanup: contextlib.AsyncExitSta
                 mailbox.say_alive()
             await asyncio.sleep(HEARTBEAT_S)
 
-    _background(cleanup, heartbeat())
-
-
-def _background(cleanup: contextlib.AsyncExitStack, work: Coroutine[object, object, None]) -> None:
-    """Run beside everything else until cleanup; should it fail, the log says so and the rest goes on."""
-    task = asyncio.create_task(work)
-
-    async def cancel() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    def report(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            log.error("a background task ended", exc_info=error)
-
-    task.add_done_callback(report)
-    cleanup.push_async_callback(cancel)
-
-
-def _stop_signal() -> asyncio.Event:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+    background(cleanup, heartbeat())

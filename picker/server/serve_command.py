@@ -16,10 +16,12 @@ from picker.policies.registry import REGISTRY
 from picker.pool.kube.access import OLD_GROUP
 from picker.pool.kube.scope import POOL_GROUP
 from picker.pool.source import BadSource
+from picker.server.collector import collect
 from picker.server.config import ConfigError
 from picker.server.flags import WARNINGS, peers_flags
 from picker.server.go_flags import DURATION, SIZE, VERBOSITY, switch
 from picker.server.options import DEFAULT_POOL, ServeOptions, parse_pools, parse_ports, parse_selector
+from picker.server.serve import configuration
 from picker.server.serve import serve as run_service
 from picker.server.transport import DEFAULT, TRANSPORTS
 from picker.server.workers import supervise
@@ -102,6 +104,7 @@ SCRAPE_S = (0.05, 1.5)
     type=DURATION,
     help="Of the drain, how long new streams are still welcome; default: 5s in a cluster, else 0.",
 )
+@click.option("--collector", is_flag=True, hidden=True)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes, each on its own consecutive ports.")
 @click.option(
     "--state-dir",
@@ -116,18 +119,20 @@ SCRAPE_S = (0.05, 1.5)
 @click.option("--seed", type=int, help="Seed of random ties; random when not given.")
 @peers_flags
 @click.pass_context
-def serve(ctx: click.Context, /, worker: int | None, **given: Any) -> None:
+def serve(ctx: click.Context, /, worker: int | None, collector: bool, **given: Any) -> None:
     """Answer Envoy: ext_proc in, endpoint out."""
     logs.configure(_level(given.pop("log_level"), given.pop("verbosity"), given.pop("zap_log_level")))
     try:
         options = _options(given)
     except ValueError as error:
         raise click.UsageError(str(error), ctx) from error
-    if worker is None:
+    if worker is None and not collector:
         for name, why in ctx.meta.get(WARNINGS, ()):
             structlog.get_logger(__name__).warning("a flag without meaning here", flag=name, reason=why)
     try:
-        if options.workers > 1 and worker is None:
+        if collector:
+            uvloop.run(collect(options, configuration(options)))
+        elif options.workers > 1 and worker is None:
             asyncio.run(supervise(options, sys.argv[2:]))
         else:
             uvloop.run(run_service(options if worker is None else options.for_worker(worker)))

@@ -1,10 +1,10 @@
-"""One pool as it is served: router, indexes, reader, scraper, feed of KV events, learning, and its metrics."""
+"""One pool as it is served: router, indexes, reader, the watch of its engines, learning, and its metrics."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,7 @@ from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
 from picker.engines.ledger import Ledger
-from picker.engines.scrape import HttpFetch, Scraper
 from picker.engines.table import EngineTable
-from picker.engines.tick import TickSettings
 from picker.policies.learned import Learned
 from picker.policies.policy import Plans, innermost
 from picker.policies.registry import REGISTRY
@@ -29,14 +27,15 @@ from picker.routing.hits import PrefixHits
 from picker.routing.router import Router, RouterSettings
 from picker.server.admin import Source
 from picker.server.config import PickerConfig
+from picker.server.engine_watch import EngineWatch
 from picker.server.learning import Learning
 from picker.server.options import ServeOptions
 from picker.server.service import Service
-from picker.server.sharing import shared_flights
+from picker.server.sharing import WorkersShare
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.older_names import OlderNames
-from picker.telemetry.sources import SourceMetrics
+from picker.telemetry.sources import IndexMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +70,7 @@ class ServedPool:
         self.metrics, self.tallies = RequestMetrics(), EndpointTallies()
         self.index, self.picks = PrefixIndex(), ApproximateIndex()
         policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
-        table, self._flights = EngineTable(), shared_flights(options, lane.pool)
+        table, self.share = EngineTable(), WorkersShare(options, lane.pool) if options.workers > 1 else None
         self.learning: Learning | None = None
         inner = innermost(policy)
         if isinstance(inner, Learned):
@@ -86,7 +85,7 @@ class ServedPool:
                 settings.destinations, worker=lane.number, workers=lane.lanes, first_flight=time.time_ns() // 1000
             ),
             table=table,
-            ledger=Ledger(sharing=self._flights),
+            ledger=Ledger(sharing=self.share.flights if self.share else None),
             watchers=(self.metrics, self.tallies, *([self.learning.metrics] if self.learning else [])),
             admits=config.admission(),
         )
@@ -107,17 +106,18 @@ class ServedPool:
             honour_subset=not options.disable_endpoint_subset_filter,
             emit_scores=options.emit_endpoint_scores,
         )
-        tick = TickSettings(fast_s=options.scrape_interval_s or settings.scrape_interval_seconds)
-        self._fetch = HttpFetch()
-        self._scraper = Scraper(self.router.table, self.router.ledger, self._fetch, tick)
-        self._feed = KvFeed(self.index)
+        # Of several workers none watches engines: their collector does.
+        alone = self.share is None
+        self._watch = EngineWatch(table, self.router.ledger, self.index, options, config) if alone else None
+        self._feed = None if alone else KvFeed(self.index)
 
     def sources(self) -> list[Source]:
         """Its metrics."""
         sources: list[Source] = [
             self.metrics,
             PoolMetrics(self.router, self.name),
-            SourceMetrics(self.router, self._scraper, self._feed, self.index, self.picks),
+            *(self._watch.sources(self.router) if self._watch else []),
+            IndexMetrics({"picks": self.picks}),
             *([self.learning.metrics] if self.learning else []),
         ]
         return [OlderNames(source) for source in sources] if self._config.settings.older_metric_names else sources
@@ -132,13 +132,15 @@ class ServedPool:
     def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """The pool is these endpoints from now on."""
         change = self.router.update_pool(endpoints)
-        if self._flights is not None:
-            self._flights.follow(change.view, self.router.pool.capacity)
-        self._scraper.follow(change.view)
+        if self.share is not None:
+            self.share.flights.follow(change.view, self.router.pool.capacity)
+        if self._watch is not None:
+            self._watch.follow(change)
         if self._config.settings.models:
-            # Only prompts known by their token ids can be looked up among the engines' own blocks.
-            self._feed.follow(change)
+            if self._feed is not None:
+                self._feed.follow(change)
         else:
+            # Only prompts known by their token ids can be looked up among the engines' own blocks.
             for slot, _ in change.added:
                 self.router.hits.publishes(slot, False)
         added, removed = len(change.added), len(change.removed)
@@ -146,10 +148,13 @@ class ServedPool:
 
     def follow(self, directory: Directory) -> None:
         """The pool is what its keeper says from now on."""
+        self.adopt(replace(directory, endpoints=with_engine(directory.endpoints, self._config.engine)))
+
+    def adopt(self, directory: Directory) -> None:
+        """As `follow`, where every endpoint's engine is known for sure."""
         self.reader.follow(directory.objectives, directory.rewrites)
-        endpoints = with_engine(directory.endpoints, self._config.engine)
-        if endpoints != self.router.pool.view.endpoints:
-            self.serve_endpoints(endpoints)
+        if directory.endpoints != self.router.pool.view.endpoints:
+            self.serve_endpoints(directory.endpoints)
 
     def background(self) -> list[Coroutine[object, object, None]]:
         """What runs beside the picks, until cancelled: upkeep, learning."""
@@ -158,9 +163,10 @@ class ServedPool:
     async def close(self) -> None:
         """Stop listening to engines and keep what was learned; after the background."""
         async with contextlib.AsyncExitStack() as parts:
-            parts.push_async_callback(self._fetch.close)
-            parts.push_async_callback(self._scraper.close)
-            parts.push_async_callback(self._feed.close)
+            if self._watch is not None:
+                parts.push_async_callback(self._watch.close)
+            if self._feed is not None:
+                parts.push_async_callback(self._feed.close)
             if self.learning is not None:
                 parts.push_async_callback(self.learning.close)
 

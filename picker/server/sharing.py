@@ -1,14 +1,19 @@
-"""Which pieces of shared memory a picker's processes have, and who writes to each.
+"""Which pieces of shared memory and which letters a picker's processes have, and who writes to each.
 
-The supervisor keeps all of them in the folder of the run. It writes only where nobody else does any more: to the rows
-of a worker that died, before the next one starts.
+The supervisor keeps the memory in the folder of the run. It writes only where nobody else does any more: to the rows of
+a worker that died, before the next one starts. Each worker writes its flights, the collector all the rest.
 """
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
+from picker.engines.table import EngineTable
 from picker.server.options import ServeOptions
-from picker.shared.flights import SharedFlights, flights_of, keep_flights, land_all
+from picker.shared.engines import EngineRows, engines_of, keep_engines
+from picker.shared.flights import SharedFlights, flights_of, keep_flights, land_all, mirror_of
+from picker.shared.letters import Box, Letter
+from picker.shared.rows import Block
 
 
 class KeptRows:
@@ -18,6 +23,7 @@ class KeptRows:
         self._folder, self._pools = folder, pools
         self._pieces = contextlib.ExitStack()
         for pool in range(pools):
+            self._pieces.callback(keep_engines(folder, _engines(pool)).close)
             for worker in range(workers):
                 self._pieces.callback(keep_flights(folder, _flights(pool, worker)).close)
 
@@ -31,12 +37,54 @@ class KeptRows:
         self._pieces.close()
 
 
-def shared_flights(options: ServeOptions, pool: int) -> SharedFlights | None:
-    """This worker's share in the flights of a pool; None for a worker on its own."""
-    if options.workers == 1 or options.run_dir is None:
-        return None
-    others = [flights_of(options.run_dir, _flights(pool, i)) for i in range(options.workers) if i != options.worker]
-    return SharedFlights(flights_of(options.run_dir, _flights(pool, options.worker), writes=True), others)
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the watch of a pool stood `at` seconds of the monotonic clock; see `readiness.Watched`."""
+
+    synced: bool
+    pool_exists: bool
+    silent_s: float
+    at: float
+
+
+class CollectorsShare:
+    """What the collector reads and writes of one pool. Raises OSError, ValueError where there is no such memory."""
+
+    def __init__(self, options: ServeOptions, pool: int) -> None:
+        folder = run_folder(options)
+        self._engines = engines_of(folder, _engines(pool), writes=True)
+        self.flights = mirror_of([flights_of(folder, _flights(pool, worker)) for worker in range(options.workers)])
+        self.directory = Letter(folder, f"directory-{pool}")
+        self.standing = Letter(folder, f"standing-{pool}")
+        self.adapters = Letter(folder, f"adapters-{pool}")
+
+    def engines(self, table: EngineTable) -> EngineRows:
+        """Where scrapes are published that are in this table."""
+        return EngineRows(self._engines, table)
+
+
+class WorkersShare:
+    """What a worker reads and writes of one pool. Raises OSError, ValueError where there is no such memory."""
+
+    def __init__(self, options: ServeOptions, pool: int) -> None:
+        folder, own = run_folder(options), options.worker
+        others = [flights_of(folder, _flights(pool, i)) for i in range(options.workers) if i != own]
+        self.flights = SharedFlights(flights_of(folder, _flights(pool, own), writes=True), others)
+        self.engines: Block = engines_of(folder, _engines(pool))
+        self.directory = Box(folder, f"directory-{pool}")
+        self.standing = Box(folder, f"standing-{pool}")
+        self.adapters = Box(folder, f"adapters-{pool}")
+
+
+def run_folder(options: ServeOptions) -> Path:
+    """Where the processes of one picker find each other. Raises ValueError where there is no such place."""
+    if options.run_dir is None:
+        raise ValueError("several workers need a folder to talk through")
+    return options.run_dir
+
+
+def _engines(pool: int) -> str:
+    return f"engines-{pool}"
 
 
 def _flights(pool: int, worker: int) -> str:

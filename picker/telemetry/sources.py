@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from picker.engines.kv_stream import KvCount
 from picker.engines.scrape import ScrapeCount
-from picker.routing.router import Router
+from picker.pool.view import Pool
 
 
 class Scrapes(Protocol):
@@ -46,14 +46,35 @@ class Index(Protocol):
     def nbytes(self) -> int: ...
 
 
+class Viewed(Protocol):
+    """Whoever serves a pool, or watches its engines."""
+
+    @property
+    def pool(self) -> Pool: ...
+
+
+class IndexMetrics:
+    """Sizes of the indexes that a process keeps, by name. Read when Prometheus asks."""
+
+    def __init__(self, indexes: Mapping[str, Index]) -> None:
+        self._indexes = dict(indexes)
+
+    def collect(self) -> Iterator[Metric]:
+        size = GaugeMetricFamily("llm_d_epp_prefix_indexer_size", "Indexed (block, endpoint) pairs.", labels=["index"])
+        memory = GaugeMetricFamily("picker_prefix_index_bytes", "Memory of the index.", labels=["index"])
+        for name, index in self._indexes.items():
+            size.add_metric([name], len(index))
+            memory.add_metric([name], index.nbytes)
+        yield from (size, memory)
+
+
 class SourceMetrics:
     """Read when Prometheus asks. The label `endpoint` is bounded by the pool's size."""
 
-    def __init__(self, router: Router, scrapes: Scrapes, feed: Events, events: Index, picks: Index) -> None:
-        self._router = router
+    def __init__(self, watcher: Viewed, scrapes: Scrapes, feed: Events) -> None:
+        self._watcher = watcher
         self._scrapes = scrapes
         self._feed = feed
-        self._indexes = {"events": events, "picks": picks}
 
     def collect(self) -> Iterator[Metric]:
         errors = CounterMetricFamily(
@@ -61,7 +82,7 @@ class SourceMetrics:
         )
         polls = CounterMetricFamily("picker_scrapes", "Good scrapes.", labels=["endpoint"])
         seconds = CounterMetricFamily("picker_scrape_seconds", "Time spent waiting for pages.", labels=["endpoint"])
-        view = self._router.pool.view
+        view = self._watcher.pool.view
         for endpoint, slot in zip(view.endpoints, view.slots.tolist(), strict=True):
             count = self._scrapes.counts.get(slot)
             if count is not None:
@@ -70,15 +91,9 @@ class SourceMetrics:
                 seconds.add_metric([endpoint.address], count.seconds)
         yield from (errors, polls, seconds)
         yield from self._kv_events()
-        size = GaugeMetricFamily("llm_d_epp_prefix_indexer_size", "Indexed (block, endpoint) pairs.", labels=["index"])
-        memory = GaugeMetricFamily("picker_prefix_index_bytes", "Memory of the index.", labels=["index"])
-        for name, index in self._indexes.items():
-            size.add_metric([name], len(index))
-            memory.add_metric([name], index.nbytes)
-        yield from (size, memory)
 
     def _kv_events(self) -> Iterator[Metric]:
-        view, counts = self._router.pool.view, self._feed.counts
+        view, counts = self._watcher.pool.view, self._feed.counts
         heard = [
             (e.address, counts[s]) for e, s in zip(view.endpoints, view.slots.tolist(), strict=True) if s in counts
         ]

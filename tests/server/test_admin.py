@@ -19,7 +19,7 @@ from picker.server.admin import MAX_DECISIONS, Shown, Together, admin_app, metri
 from picker.server.service import Service
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics
-from picker.telemetry.sources import SourceMetrics
+from picker.telemetry.sources import IndexMetrics, SourceMetrics
 
 OFFSET_S = 1_700_000_000.0
 
@@ -59,13 +59,8 @@ async def metrics(service: Service) -> AsyncIterator[TestClient]:
     sources = (
         service.metrics,
         PoolMetrics(router, "chat"),
-        SourceMetrics(
-            router,
-            Counted(ScrapeCount(ok=3, failed=1)),
-            Counted(KvCount(gaps=2)),
-            ApproximateIndex(),
-            ApproximateIndex(),
-        ),
+        SourceMetrics(router, Counted(ScrapeCount(ok=3, failed=1)), Counted(KvCount(gaps=2))),
+        IndexMetrics({"events": ApproximateIndex(), "picks": ApproximateIndex()}),
     )
     async with TestClient(TestServer(metrics_app(sources))) as client:
         yield client

@@ -6,7 +6,6 @@ from pathlib import Path
 from prometheus_client.core import Metric
 from test_decisions_watched import make_router
 
-from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
 from picker.engines.ledger import Ledger
@@ -17,7 +16,7 @@ from picker.server.health import ALWAYS_SERVING, READY_NAMES
 from picker.server.kubernetes.source import KubernetesSource
 from picker.telemetry.learning import LearningMetrics, LoopState
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
-from picker.telemetry.sources import SourceMetrics
+from picker.telemetry.sources import IndexMetrics, SourceMetrics
 from picker.telemetry.watch import WatchMetrics
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,10 +26,10 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 def families() -> list[Metric]:
     router, index = make_router(), PrefixIndex()
     scraper = Scraper(EngineTable(), Ledger(), HttpFetch())
-    sources = SourceMetrics(router, scraper, KvFeed(index), index, ApproximateIndex())
+    sources, indexes = SourceMetrics(router, scraper, KvFeed(index)), IndexMetrics({"events": index})
     learning = LearningMetrics(LoopState(), lambda: 0.0)
     watch = WatchMetrics(KubernetesSource(KubeScope("ns", pool="p"), print))
-    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, learning, watch)
+    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch)
     return [metric for source in told for metric in source.collect()]
 
 

@@ -102,7 +102,7 @@ class Stack:
         """
         if not self.grpc_port:
             self.grpc_port = free_run(self.workers)
-        self.health_port = free_run(3 * self.workers)
+        self.health_port = free_run(3 * self.workers + 1)  # the last one is the collector's
         metrics, admin = (self.health_port + i * self.workers for i in (1, 2))
         self.admin, self.metrics = f"http://{HOST}:{admin}", f"http://{HOST}:{metrics}"
         endpoints = self.folder / "endpoints.json"
