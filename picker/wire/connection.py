@@ -46,10 +46,11 @@ class Connection:
         self._outbox = self._session.outbox
         self._rest = b""
         self._begun = False
+        self._whole_at = now
         self._takes = 0
         self._half_stream = limits.stream_window // 2
         self._half_connection = limits.connection_window // 2
-        self._whole = min(FRAME_BYTES, limits.message_bytes + PREFIX.size)
+        self._short = min(FRAME_BYTES, limits.message_bytes + PREFIX.size)
 
     @property
     def closing(self) -> bool:
@@ -203,7 +204,7 @@ class Connection:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
                 at -= size + 9
                 break
-            if not word & 0xFF and flags < 2 and 5 <= size <= self._whole:
+            if not word & 0xFF and flags < 2 and 5 <= size <= self._short:
                 stream = streams.get(number)
                 if stream is not None and stream.plain:
                     packed, length = PREFIX.unpack_from(buffer, start)
@@ -222,6 +223,8 @@ class Connection:
             if session.closing:
                 break
             streams = session.quick
+        if at:
+            self._whole_at = session.now
         self._rest = buffer[at:]
 
     def _preface(self, buffer: bytes) -> bool:
@@ -236,6 +239,9 @@ class Connection:
         for stream in session.watch.stalled(list(session.streams.values()), now):
             session.stalled(stream)
         try:
+            begun = self._rest or session.block is not None
+            if begun and now - self._whole_at >= session.limits.stall_s:
+                raise Broken(Code.ENHANCE_YOUR_CALM, "a frame or a header block is not completed")
             if session.watch.wants_ping(self._takes, bool(self._outbox.ready), now):
                 self._outbox.put(frame(Kind.PING, 0, 0, _KEEPALIVE))
         except Broken as broken:

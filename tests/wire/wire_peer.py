@@ -41,6 +41,11 @@ def data(stream: int, *messages: bytes, end: bool = False) -> bytes:
     return frame(Kind.DATA, END_STREAM if end else 0, stream, grpc(*messages))
 
 
+def raw(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of any kind and any stream, known or not."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
 def settings(*entries: tuple[int, int]) -> bytes:
     payload = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in entries)
     return frame(Kind.SETTINGS, 0, 0, payload)
