@@ -127,6 +127,7 @@ WAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             PODS,
             at("picker.kvEvents", {"port": 5557, "replayPort": 5558}),
             at("picker.policy", "learned"),
+            at("picker.transport", "lean"),
             at("picker.tls.mode", "off"),
         ),
         (RELEASE,),

@@ -119,7 +119,7 @@ class _Health:
         name, last, news = asked(message), b"", asyncio.Event()
         self._health.watch(news.set)
         try:
-            while True:
+            while not self._health.closed:
                 news.clear()
                 if (answer := self._health.answer(name)) != last:
                     await context.write(answer)

@@ -24,13 +24,19 @@ class Health:
 
     def __init__(self, strict: bool = False) -> None:
         self._strict, self._ready = strict, False
+        self.closed = False
+        """Whoever watches is to be told goodbye."""
         self._watchers: set[Callable[[], None]] = set()
 
     def ready(self, yes: bool) -> None:
         """Readiness on or off; liveness stays on."""
         self._ready = yes
-        for tell in [*self._watchers]:
-            tell()
+        self._tell()
+
+    def close(self) -> None:
+        """Let no one watch any more; who asks is still answered."""
+        self.closed = True
+        self._tell()
 
     def answer(self, name: str) -> bytes:
         """The HealthCheckResponse about a name."""
@@ -43,12 +49,16 @@ class Health:
         return bytes(Status(status=status).SerializeToString())
 
     def watch(self, tell: Callable[[], None]) -> None:
-        """Call `tell` whenever an answer may have changed, until `unwatch`."""
+        """Call `tell` whenever an answer may have changed, or health was closed, until `unwatch`."""
         self._watchers.add(tell)
 
     def unwatch(self, tell: Callable[[], None]) -> None:
         """No longer."""
         self._watchers.discard(tell)
+
+    def _tell(self) -> None:
+        for tell in [*self._watchers]:
+            tell()
 
 
 def asked(message: bytes) -> str:

@@ -23,7 +23,7 @@ from picker.server.go_flags import DURATION, SIZE, VERBOSITY, switch
 from picker.server.options import DEFAULT_POOL, ServeOptions, parse_pools, parse_ports, parse_selector
 from picker.server.serve import configuration
 from picker.server.serve import serve as run_service
-from picker.server.transport import DEFAULT, TRANSPORTS
+from picker.server.transport_option import transport_option
 from picker.server.workers import supervise
 from picker.telemetry import logs
 
@@ -38,14 +38,7 @@ SCRAPE_S = (0.05, 1.5)
 @click.command()
 @click.option("--host", default="0.0.0.0", help="Address for the gRPC, health and metrics ports.")
 @click.option("--grpc-port", type=PORT, default=9002, help="ext_proc and access log.")
-@click.option(
-    "--transport",
-    type=click.Choice(TRANSPORTS),
-    default=DEFAULT,
-    envvar="PICKER_TRANSPORT",
-    show_envvar=True,
-    help="Who speaks gRPC on our ports: picker itself, or Google's library.",
-)
+@transport_option
 @click.option("--grpc-health-port", type=PORT, help="gRPC health, plain; default: after the last gRPC port, 9003.")
 @click.option("--metrics-port", type=PORT, default=9090, help="Prometheus /metrics.")
 @click.option(
@@ -104,7 +97,6 @@ SCRAPE_S = (0.05, 1.5)
     type=DURATION,
     help="Of the drain, how long new streams are still welcome; default: 5s in a cluster, else 0.",
 )
-@click.option("--collector", is_flag=True, hidden=True)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes, each on its own consecutive ports.")
 @click.option(
     "--state-dir",
@@ -112,6 +104,7 @@ SCRAPE_S = (0.05, 1.5)
     help="Where a policy that learns keeps what it learned, over the config file's stateDir; default: nowhere.",
 )
 @click.option("--worker", type=click.IntRange(0), hidden=True)
+@click.option("--collector", is_flag=True, hidden=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), hidden=True)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), help="Default: info.")
 @click.option("-v", "--v", "verbosity", type=VERBOSITY, help="Verbosity as in klog; from 4 on: debug.")

@@ -2,8 +2,12 @@
 
 import datetime
 import ipaddress
+import os
 import ssl
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 import structlog
@@ -14,6 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 log = structlog.get_logger(__name__)
+
+CIPHERS = "GRPC_SSL_CIPHER_SUITES"
+"""Environment variable of gRPC's own libraries: the cipher suites of TLS 1.2, by OpenSSL's names, between colons."""
+
+T = TypeVar("T")
 
 
 def self_signed(valid_days: int = 3650) -> tuple[bytes, bytes]:
@@ -50,24 +59,61 @@ def credentials(folder: Path | None, reload: bool) -> grpc.ServerCredentials:
     """
     if folder is None:
         return grpc.ssl_server_credentials([self_signed()])
-    first = read_pair(folder)
     if not reload:
-        return grpc.ssl_server_credentials([first])
-    seen, current = _stamp(folder), grpc.ssl_server_certificate_configuration([first])
+        return grpc.ssl_server_credentials([read_pair(folder)])
+    newest = Newest(folder, lambda pair: grpc.ssl_server_certificate_configuration([pair]))
+    return grpc.dynamic_ssl_server_credentials(newest(), newest)
 
-    def newest() -> grpc.ServerCertificateConfiguration:
-        nonlocal seen, current
+
+def h2_context(folder: Path | None, reload: bool) -> ssl.SSLContext:
+    """The same for Python's own TLS, with HTTP/2 by ALPN. Raises the same."""
+    if folder is None:
+        return _h2_context(self_signed())
+    if not reload:
+        return _h2_context(read_pair(folder))
+    newest = Newest(folder, _h2_context)
+    first = newest()
+
+    def choose(connection: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> None:
+        # Asked for every connection, also of clients that name no server.
+        connection.context = newest()
+
+    first.sni_callback = choose
+    return first
+
+
+def _h2_context(pair: tuple[bytes, bytes]) -> ssl.SSLContext:
+    """Raises ssl.SSLError, which is an OSError, for a pair that OpenSSL refuses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])
+    if suites := os.environ.get(CIPHERS):
+        context.set_ciphers(suites)
+    # OpenSSL reads files alone.
+    with tempfile.TemporaryDirectory(prefix="picker-tls-") as name:
+        key, chain = (Path(name) / file for file in ("tls.key", "tls.crt"))
+        key.write_bytes(pair[0])
+        chain.write_bytes(pair[1])
+        context.load_cert_chain(chain, key)
+    return context
+
+
+class Newest(Generic[T]):
+    """What is made of the pair in a folder: anew when the pair changes, and of the last good one while it is broken."""
+
+    def __init__(self, folder: Path, make: Callable[[tuple[bytes, bytes]], T]) -> None:
+        """Raises OSError or ValueError when the pair is missing or does not fit."""
+        self._folder, self._make = folder, make
+        self._seen, self._made = _stamp(folder), make(read_pair(folder))
+
+    def __call__(self) -> T:
         try:
-            stamp = _stamp(folder)
-            if stamp != seen:
-                current = grpc.ssl_server_certificate_configuration([read_pair(folder)])
-                seen = stamp
-                log.info("certificate reloaded", folder=str(folder))
+            stamp = _stamp(self._folder)
+            if stamp != self._seen:
+                self._made, self._seen = self._make(read_pair(self._folder)), stamp
+                log.info("certificate reloaded", folder=str(self._folder))
         except (OSError, ValueError) as error:
-            log.warning("certificate not reloaded", folder=str(folder), reason=str(error))
-        return current
-
-    return grpc.dynamic_ssl_server_credentials(current, newest)
+            log.warning("certificate not reloaded", folder=str(self._folder), reason=str(error))
+        return self._made
 
 
 def metrics_context(folder: Path, client_ca: Path | None) -> ssl.SSLContext:

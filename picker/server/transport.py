@@ -1,4 +1,8 @@
-"""What a gRPC port serves, and the transports that can serve it: all carry the same streams and the same health."""
+"""What a gRPC port serves, and the transports that can serve it.
+
+`lean` is our own HTTP/2 (`picker/wire`) on the event loop, `grpcio` is Google's library. Both carry the same streams
+(`streams.py`) and the same health (`health.py`).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +11,7 @@ from typing import Literal, Protocol, get_args
 from picker.server.health import Health
 from picker.server.streams import AccessLogs, Streams
 
-Transport = Literal["grpcio"]
+Transport = Literal["grpcio", "lean"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 DEFAULT: Transport = "grpcio"
 
@@ -65,7 +69,11 @@ async def open_server(
 
     Raises OSError for a port that cannot be had, OSError or ValueError for a certificate that cannot be used.
     """
-    # Imported here: it brings a library of its own.
+    # Imported here: each brings a library that the other can do without.
+    if transport == "lean":
+        from picker.server.lean_server import lean_server
+
+        return await lean_server(door, health, ears, limits)
     from picker.server.grpcio_server import grpcio_server
 
     return grpcio_server(door, health, ears, limits)

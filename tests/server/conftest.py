@@ -1,7 +1,7 @@
-"""Envoy's side of the conversation and rows of experience are written down once, beside their rooms' own tests."""
+"""Envoy's side of the conversation, an HTTP/2 client and rows of experience stand beside their rooms' own tests."""
 
 import sys
 from pathlib import Path
 
-for room in ("exchange", "learning"):
+for room in ("exchange", "learning", "wire"):
     sys.path.append(str(Path(__file__).parent.parent / room))

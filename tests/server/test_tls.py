@@ -5,7 +5,6 @@ import ssl
 from pathlib import Path
 
 import aiohttp
-import grpc
 import pytest
 from aiohttp import web
 from cryptography import x509
@@ -13,7 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from picker.server.admin import metrics_app
-from picker.server.tls import credentials, metrics_context, read_pair, self_signed
+from picker.server.health import Health
+from picker.server.tls import metrics_context, read_pair, self_signed
+from picker.server.transport import TRANSPORTS, Door, Server, Transport, open_server
 
 
 def write(folder: Path, pair: tuple[bytes, bytes] | None = None) -> int:
@@ -36,11 +37,15 @@ async def shown(port: int) -> int:
     return x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True)).serial_number
 
 
-async def serving(folder: Path | None, *, reload: bool = False) -> tuple[grpc.aio.Server, int]:
-    server = grpc.aio.server()
-    port = server.add_secure_port("127.0.0.1:0", credentials(folder, reload))
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Transport:
+    return request.param
+
+
+async def serving(transport: Transport, folder: Path | None, *, reload: bool = False) -> Server:
+    server = await open_server(transport, Door("127.0.0.1", 0, False, folder, reload), Health())
     await server.start()
-    return server, port
+    return server
 
 
 def test_a_certificate_of_our_own_names_localhost_and_is_valid_now() -> None:
@@ -56,39 +61,39 @@ def test_two_starts_make_two_certificates() -> None:
     assert self_signed()[1] != self_signed()[1]
 
 
-async def test_without_a_folder_the_port_speaks_tls_all_the_same() -> None:
-    server, port = await serving(None)
-    assert await shown(port) > 0
+async def test_without_a_folder_the_port_speaks_tls_all_the_same(transport: Transport) -> None:
+    server = await serving(transport, None)
+    assert await shown(server.port) > 0
     await server.stop(0)
 
 
-async def test_a_changed_pair_is_seen_by_the_next_connection(tmp_path: Path) -> None:
+async def test_a_changed_pair_is_seen_by_the_next_connection(transport: Transport, tmp_path: Path) -> None:
     first = write(tmp_path)
-    server, port = await serving(tmp_path, reload=True)
-    assert await shown(port) == first
+    server = await serving(transport, tmp_path, reload=True)
+    assert await shown(server.port) == first
     second = write(tmp_path)
-    assert await shown(port) == second != first
+    assert await shown(server.port) == second != first
     await server.stop(0)
 
 
 @pytest.mark.parametrize("broken", ["half a key", ""])
-async def test_a_broken_pair_leaves_the_last_good_one(tmp_path: Path, broken: str) -> None:
+async def test_a_broken_pair_leaves_the_last_good_one(transport: Transport, tmp_path: Path, broken: str) -> None:
     good = write(tmp_path)
-    server, port = await serving(tmp_path, reload=True)
+    server = await serving(transport, tmp_path, reload=True)
     (tmp_path / "tls.key").write_text(broken)
-    assert await shown(port) == good
+    assert await shown(server.port) == good
     (tmp_path / "tls.crt").unlink()
-    assert await shown(port) == good
+    assert await shown(server.port) == good
     healed = write(tmp_path)
-    assert await shown(port) == healed
+    assert await shown(server.port) == healed
     await server.stop(0)
 
 
-async def test_without_reload_the_first_pair_stays(tmp_path: Path) -> None:
+async def test_without_reload_the_first_pair_stays(transport: Transport, tmp_path: Path) -> None:
     first = write(tmp_path)
-    server, port = await serving(tmp_path)
+    server = await serving(transport, tmp_path)
     write(tmp_path)
-    assert await shown(port) == first
+    assert await shown(server.port) == first
     await server.stop(0)
 
 
@@ -123,9 +128,9 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:
         read_pair(tmp_path)
 
 
-def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
+async def test_a_missing_file_is_told_by_name(transport: Transport, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"tls\.key"):
-        credentials(tmp_path, reload=True)
+        await serving(transport, tmp_path, reload=True)
 
 
 def test_a_key_under_a_password_is_told(tmp_path: Path) -> None:

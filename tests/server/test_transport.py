@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -14,15 +15,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service
 
 from picker.proto.access_log_pb2 import StreamAccessLogsMessage
+from picker.server.conversation import Conversation
 from picker.server.health import READY_NAMES, Health
 from picker.server.pools import Pools
 from picker.server.service import Service
 from picker.server.streams import ACCESS_LOG, EXT_PROC, AccessLogs, Streams
-from picker.server.transport import TRANSPORTS, Door, Ears, Server, Transport, open_server
+from picker.server.transport import TRANSPORTS, Door, Ears, Limits, Server, Transport, open_server
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 EOF = grpc.aio.EOF
-ANY_PORT = Door("127.0.0.1", 0)
+ANY_PORT, LIMITS = Door("127.0.0.1", 0), Limits()
 
 
 @dataclass
@@ -71,9 +73,11 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 
 
 @contextlib.asynccontextmanager
-async def serving(transport: Transport, pools: Pools, health: Health, pool: str = "") -> AsyncIterator[Served]:
+async def serving(
+    transport: Transport, pools: Pools, health: Health, pool: str = "", limits: Limits = LIMITS
+) -> AsyncIterator[Served]:
     streams, logs = Streams(pools), AccessLogs(pools)
-    server = await open_server(transport, ANY_PORT, health, Ears(streams, logs, pool))
+    server = await open_server(transport, ANY_PORT, health, Ears(streams, logs, pool), limits)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield Served(pools.first, streams, logs, health, server, channel)
@@ -143,6 +147,97 @@ async def test_a_reading_beside_the_loop_that_fails_is_refused(served: Served, m
     assert Reply.FromString(await read(call)).immediate_response.status.code == 500
 
 
+async def test_what_arrives_while_a_prompt_is_read_is_heard_after_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, finish = threading.Event(), served.service.reader.finish
+    monkeypatch.setattr(served.service.reader, "is_slow", lambda _: True)
+    monkeypatch.setattr(served.service.reader, "finish", lambda draft: go_on.wait(10) and finish(draft))
+    call = served.process()
+    await call.write(request_headers(POST))
+    await call.write(request_body(CHAT, end=True))
+    await call.write(response_headers(SSE))
+    await call.done_writing()
+    go_on.set()
+    replies = [Reply.FromString(await read(call)).WhichOneof("response") for _ in range(3)]
+    assert replies == ["request_headers", "request_body", "response_headers"]
+    assert await code(call) is grpc.StatusCode.OK
+
+
+async def test_a_stream_that_goes_away_while_its_prompt_is_read_is_not_picked_for(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, finish = threading.Event(), threading.Event(), served.service.reader.finish
+
+    def slowly(draft):
+        begun.set()
+        go_on.wait(10)
+        return finish(draft)
+
+    monkeypatch.setattr(served.service.reader, "is_slow", lambda _: True)
+    monkeypatch.setattr(served.service.reader, "finish", slowly)
+    call = served.process()
+    await call.write(request_headers(POST))
+    await call.write(request_body(CHAT, end=True))
+    assert await asyncio.to_thread(begun.wait, 10)
+    call.cancel()
+    await empty(served)
+    go_on.set()
+    await (await served.ask()).done_writing()
+    assert len(served.service.router.log.last(10)) == 1
+
+
+async def test_a_stream_that_fails_ends_alone_and_is_counted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = await served.ask(response=FDS)
+    with monkeypatch.context() as broken:
+        broken.setattr(Conversation, "receive", lambda *_: 1 / 0)
+        call = served.process()
+        await call.write(request_headers(POST))
+        assert await code(call) in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+    await other.write(response_headers(SSE))
+    assert Reply.FromString(await read(other)).HasField("response_headers")
+    (family,) = served.service.metrics.streams.collect()
+    assert [sample.labels for sample in family.samples] == [{"code": "INTERNAL"}]
+
+
+async def test_a_stream_whose_time_is_up_releases_its_flight(served: Served) -> None:
+    call = served.channel.stream_stream(f"/{EXT_PROC}/Process")(timeout=0.5)
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await call.write(request_headers(POST, response=FDS))
+        await call.write(request_body(CHAT, end=True))
+    assert await code(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+    await empty(served)
+    assert in_flight(served.service) == 0
+
+
+async def test_a_message_that_is_longer_than_allowed_is_refused(transport: Transport) -> None:
+    pools = Pools({"default": make_service(Clock())})
+    async with serving(transport, pools, Health(), limits=Limits(receive=1000)) as served:
+        call = served.process()
+        await call.write(request_body(b" " * 1000, end=True))
+        assert await code(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_server_that_stops_lets_what_runs_come_to_its_end_and_then_takes_nothing(served: Served) -> None:
+    running = await served.ask(response=FDS)
+    stopping = asyncio.create_task(served.server.stop(30))
+    await running.write(response_headers(SSE))
+    await read(running)
+    await running.write(response_body(b"last", end=True))
+    assert b"last" in await read(running)
+    assert await code(running) is grpc.StatusCode.OK
+    await asyncio.wait_for(stopping, 10)
+    with pytest.raises(OSError, match=r"."):
+        await asyncio.open_connection("127.0.0.1", served.server.port)
+
+
+async def test_a_server_that_stops_at_once_ends_what_runs(served: Served) -> None:
+    running = await served.ask(response=FDS)
+    await asyncio.wait_for(served.server.stop(0), 10)
+    assert await code(running) is not grpc.StatusCode.OK
+    await empty(served)
+
+
 async def test_streams_whose_answers_do_not_pass_are_handed_back_with_ok(served: Served) -> None:
     unseen, echoed = await served.ask(), await served.ask(response=FDS)
     assert served.streams.hand_back() == 1
@@ -210,7 +305,9 @@ async def test_a_watched_name_is_told_at_once_and_at_every_change(served: Served
     served.health.ready(True)
     served.health.ready(False)
     assert (await read(call)).status == NOT_SERVING
-    call.cancel()
+    served.health.close()
+    assert await read(call) is EOF
+    assert await code(call) is grpc.StatusCode.OK
 
 
 async def health_of(transport: Transport, health: Health, name: str) -> int:

@@ -44,6 +44,9 @@
 {{- with $values.picker.policy }}
 - --policy={{ . }}
 {{- end }}
+{{- with $values.picker.transport }}
+- --transport={{ . }}
+{{- end }}
 {{- if $plan.elects }}
 - --ha-enable-leader-election=true
 {{- end }}

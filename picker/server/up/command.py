@@ -21,6 +21,8 @@ from picker.policies.registry import REGISTRY
 from picker.server.envoy import ResponsePath
 from picker.server.processes import Children
 from picker.server.replay_client import Replay, ReplayResult, replay, summary
+from picker.server.transport import Transport
+from picker.server.transport_option import transport_option
 from picker.server.up.stack import SimulatedEngines, Stack, StackError
 from picker.server.up.view import progress, screen
 from picker.server.vllm_engine import start_vllm
@@ -52,6 +54,7 @@ class UpOptions:
     speedup: float
     time_scale: float
     workers: int
+    transport: Transport
     seed: int
 
 
@@ -88,7 +91,8 @@ async def _start(stack: Stack, options: UpOptions, console: Console) -> None:
             await start_vllm(stack, options.engines)
     with console.status("starting picker and Envoy"):
         await stack.start_picker(
-            {"responsePath": options.response_path}, ["--policy", options.policy, "--seed", str(options.seed)]
+            {"responsePath": options.response_path},
+            ["--policy", options.policy, "--seed", str(options.seed), "--transport", options.transport],
         )
         await stack.start_envoy(options.response_path)
 
@@ -220,6 +224,7 @@ def _stop_signal() -> asyncio.Event:
     help="Arrivals so many times as dense as the trace's; default: about 70 % of what the default engines carry.",
 )
 @click.option("--workers", type=click.IntRange(1, 16), default=1, help="Picker processes.")
+@transport_option
 @click.option("--seed", type=int, default=0)
 def up(requests: int | None, json_file: Path | None, time_scale: float | None, **given: Any) -> None:
     """Everything on this machine: Envoy, picker, engines, and a real trace to watch."""
