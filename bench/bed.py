@@ -1,4 +1,4 @@
-"""The test bed: backends, picker behind Envoy on two response paths, and the peers, all up and warm at once.
+"""The test bed: backends, picker behind Envoy in every way that is measured, and the peers, all up and warm at once.
 
 Everything stays up for the whole run, so that rounds can alternate between targets and a slow minute of the machine
 falls on all of them alike.
@@ -8,6 +8,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -18,19 +19,45 @@ from bench.peers import PEERS
 from bench.prompts import chat_requests
 from picker.server.envoy import EnvoySpec, ResponsePath, bootstrap
 from picker.server.processes import Children
+from picker.server.transport import Transport
 from picker.server.up.ports import free_ports
 from picker.server.up.stack import EngineAddress, Stack, envoy_binary
 
-BACKENDS = 4
+FEW, MANY = 4, 64
+"""Endpoints of a pool."""
 PATHS: dict[str, ResponsePath] = {"none": "access-log", "duplex": "echo"}
-"""Our targets: request bodies in full duplex, and what Envoy sends of the answer: nothing but its log, or all of it."""
-LEARNED = "learned"
-"""As "none", by the policy that learns, whose trainer is a child of the process and billed with it."""
+"""Request bodies in full duplex, and what Envoy sends of the answer: nothing but its log, or all of it."""
+LEARNED = {"learned": FEW, "learned_64": MANY}
+"""As "none", by the policy that learns, whose trainer is a child of the process and billed with it; over so many
+endpoints."""
+LEAN = "lean_"
+"""Before the name of a target: the same by the transport `lean`; without it, by `grpcio`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """A picker to measure."""
+
+    path: ResponsePath
+    policy: str = "multiplicative"
+    endpoints: int = FEW
+    transport: Transport = "grpcio"
+
+
+_BY_GRPCIO = {
+    **{name: Ours(path) for name, path in PATHS.items()},
+    **{name: Ours(PATHS["none"], "learned", endpoints) for name, endpoints in LEARNED.items()},
+}
+OURS: dict[str, Ours] = {
+    **_BY_GRPCIO,
+    **{LEAN + name: replace(ours, transport="lean") for name, ours in _BY_GRPCIO.items()},
+}
+"""Our targets by name."""
 
 
 @contextlib.asynccontextmanager
 async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
-    """The named targets (keys of PATHS, LEARNED, names of PEERS), serving. A peer that is not installed is left out.
+    """The named targets (keys of OURS, names of PEERS), serving. A peer that is not installed is left out.
 
     Raises StackError, TimeoutError or OSError when one does not come up.
     """
@@ -39,15 +66,12 @@ async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
         try:
             backends = await _backends(children)
             targets: dict[str, Target] = {}
-            for name, path, policy in (
-                *((name, path, "multiplicative") for name, path in PATHS.items()),
-                (LEARNED, PATHS["none"], "learned"),
-            ):
+            for name, ours in OURS.items():
                 if name in names:
-                    targets[name] = await _picker(name, path, policy, children, Path(folder) / name, backends)
+                    targets[name] = await _picker(name, ours, children, Path(folder) / name, backends)
             for peer in PEERS:
                 if peer.name in names and peer.version is not None:
-                    targets[peer.name] = await peer.start(children, backends)
+                    targets[peer.name] = await peer.start(children, backends[:FEW])
             probe = chat_requests(1, 512, seed=0)[0]
             for target in targets.values():
                 await until_serving(target, probe)
@@ -57,22 +81,22 @@ async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
 
 
 async def _backends(children: Children) -> list[str]:
-    ports = free_ports(BACKENDS)
+    ports = free_ports(MANY)
     child = await children.start("backends", [sys.executable, "-m", "bench.backends", *map(str, ports)])
     for port in ports:
         await until_serving(Target("backends", port, child.pid), chat_requests(1, 512, seed=0)[0])
     return [f"{HOST}:{port}" for port in ports]
 
 
-async def _picker(
-    name: str, path: ResponsePath, policy: str, children: Children, folder: Path, backends: list[str]
-) -> Target:
+async def _picker(name: str, ours: Ours, children: Children, folder: Path, backends: list[str]) -> Target:
     folder.mkdir()
-    stack = Stack(children, folder, engines=[EngineAddress(address) for address in backends])
-    await stack.start_picker(argv=["--log-level", "warning", "--seed", "0", "--policy", policy])
+    endpoints = backends[: ours.endpoints]
+    stack = Stack(children, folder, engines=[EngineAddress(address) for address in endpoints])
+    argv = ["--log-level", "warning", "--seed", "0", "--policy", ours.policy, "--transport", ours.transport]
+    await stack.start_picker(argv=argv)
     assert stack.picker is not None  # just started
     port, admin = free_ports(2)
-    spec = EnvoySpec(port, admin, (stack.grpc_port,), endpoints=tuple(backends), response_path=path)
+    spec = EnvoySpec(port, admin, (stack.grpc_port,), endpoints=tuple(endpoints), response_path=ours.path)
     file = folder / "envoy.yaml"
     file.write_text(yaml.safe_dump(bootstrap(spec)))
     # A base id of its own: several Envoys run here at once.

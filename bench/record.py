@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.bed import LEAN, LEARNED
 from bench.rounds import SIZES, Figures, Measured
 
 Record = Mapping[str, Any]
@@ -36,14 +37,25 @@ class Row:
     target: Target | None = None
 
 
+def _load_rows(targets: Mapping[str, float], of: tuple[str, ...] = (), said: str = "") -> Iterator[Row]:
+    """What rounds of load give, by one transport: under `of` in the record, `said` at the end of the title."""
+    ways = {**RESPONSE, "learned": "access log, learned", "learned_64": "access log, learned, 64 endpoints"}
+    for name, way in ways.items():
+        for size in SIZES:
+            title = f"request, {size[:-1]} KB, {way}{said}"
+            yield Row(
+                (*of, "cpu_us_per_request", f"{name}_{size}"), title, "µs CPU", _at_most(targets, f"{name}_{size}")
+            )
+    yield Row((*of, "cpu_us_per_chunk"), f"streamed chunk, echo{said}", "µs CPU", _at_most(targets, "chunk"))
+
+
+def _at_most(targets: Mapping[str, float], key: str) -> Target | None:
+    return Target(targets[key]) if key in targets else None
+
+
 ROWS = (
-    Row(("cpu_us_per_request", "none_2k"), "request, 2 KB, access log", "µs CPU", Target(750)),
-    Row(("cpu_us_per_request", "none_32k"), "request, 32 KB, access log", "µs CPU", Target(1000)),
-    Row(("cpu_us_per_request", "duplex_2k"), "request, 2 KB, echo", "µs CPU", Target(750)),
-    Row(("cpu_us_per_request", "duplex_32k"), "request, 32 KB, echo", "µs CPU", Target(1000)),
-    Row(("cpu_us_per_request", "learned_2k"), "request, 2 KB, access log, learned", "µs CPU"),
-    Row(("cpu_us_per_request", "learned_32k"), "request, 32 KB, access log, learned", "µs CPU"),
-    Row(("cpu_us_per_chunk",), "streamed chunk, echo", "µs CPU"),
+    *_load_rows({"none_2k": 750, "none_32k": 1000, "duplex_2k": 750, "duplex_32k": 1000}),
+    *_load_rows({"learned_64_2k": 120, "learned_64_32k": 220, "chunk": 10}, ("lean",), ", lean"),
     *(
         Row(("service_us_per_request", f"{path}_{size}"), f"our own code, {size[:-1]} KB, {said}", "µs CPU")
         for path, said in RESPONSE.items()
@@ -77,14 +89,11 @@ ROWS = (
 def load_record(found: Measured, versions: Mapping[str, str]) -> dict[str, Any]:
     """The part of the record that rounds of load give; `versions` names the peers that took part.
 
-    A peer has one way of passing an answer: its figures stand under the keys of the loads that it was given.
+    Our own figures are those of the transport `grpcio`; those of `lean` stand under `lean`, by the same keys. A peer
+    has one way of passing an answer: its figures stand under the keys of the loads that it was given.
     """
-    record: dict[str, Any] = {}
-    for name, figures in (("cpu_us", found.own), ("envoy_us", found.envoy), ("messages", found.messages)):
-        record[f"{name}_per_request"] = _plain(figures, (*RESPONSE, "learned"))
-        for path, suffix in (("duplex", ""), ("none", "_none")):
-            if f"{path}_chunk" in figures:
-                record[f"{name}_per_chunk{suffix}"] = figures[f"{path}_chunk"].as_json()
+    record = _ours(found, "")
+    record["lean"] = _ours(found, LEAN)
     record["peers"] = {
         name: {
             "version": version,
@@ -98,9 +107,20 @@ def load_record(found: Measured, versions: Mapping[str, str]) -> dict[str, Any]:
     return record
 
 
-def _plain(figures: Figures, paths: Iterable[str]) -> dict[str, Any]:
-    keys = (f"{path}_{size}" for path in paths for size in SIZES)
-    return {key: figures[key].as_json() for key in keys if key in figures}
+def _ours(found: Measured, transport: str) -> dict[str, Any]:
+    """What was measured of the targets whose names begin with `transport`."""
+    record: dict[str, Any] = {}
+    for name, figures in (("cpu_us", found.own), ("envoy_us", found.envoy), ("messages", found.messages)):
+        record[f"{name}_per_request"] = _plain(figures, transport, (*RESPONSE, *LEARNED))
+        for path, suffix in (("duplex", ""), ("none", "_none")):
+            if (key := f"{transport}{path}_chunk") in figures:
+                record[f"{name}_per_chunk{suffix}"] = figures[key].as_json()
+    return record
+
+
+def _plain(figures: Figures, transport: str, names: Iterable[str]) -> dict[str, Any]:
+    keys = (f"{name}_{size}" for name in names for size in SIZES)
+    return {key: figures[transport + key].as_json() for key in keys if transport + key in figures}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +156,24 @@ def lines(record: Record) -> Iterator[Line]:
 
 
 def comparison(record: Record) -> list[tuple[str, ...]]:
-    """Header, then one line per load: picker and the Envoy beside it on both response paths, then every peer."""
-    peers = record.get("peers", {})
-    header = ["CPU µs per", *(f"{what}, {path}" for path in RESPONSE.values() for what in ("picker", "Envoy"))]
-    table = [(*header, *(f"{name} {peer['version']}" for name, peer in peers.items()))]
+    """Header, then one line per load: picker and the Envoy beside it on both response paths, by each transport that was
+    measured, then every peer."""
+    peers, lean = record.get("peers", {}), record.get("lean", {})
+    ours = {"": record, **({"lean, ": lean} if lean.get("cpu_us_per_request") else {})}
+    said = [f"{whose}, {which}{way}" for which in ours for way in RESPONSE.values() for whose in ("picker", "Envoy")]
+    table = [("CPU µs per", *said, *(f"{name} {peer['version']}" for name, peer in peers.items()))]
     for size in SIZES:
-        ours = (
-            _median(record, (whose, f"{path}_{size}"))
+        own = (
+            _median(each, (whose, f"{path}_{size}"))
+            for each in ours.values()
             for path in RESPONSE
             for whose in ("cpu_us_per_request", "envoy_us_per_request")
         )
         theirs = (_median(peer, ("cpu_us_per_request", f"none_{size}")) for peer in peers.values())
-        table.append((f"request, {size[:-1]} KB", *ours, *theirs))
+        table.append((f"request, {size[:-1]} KB", *own, *theirs))
     chunks = (
-        _median(record, (key,))
+        _median(each, (key,))
+        for each in ours.values()
         for key in ("cpu_us_per_chunk_none", "envoy_us_per_chunk_none", "cpu_us_per_chunk", "envoy_us_per_chunk")
     )
     table.append(("streamed chunk", *chunks, *(_median(peer, ("cpu_us_per_chunk",)) for peer in peers.values())))

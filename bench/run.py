@@ -1,8 +1,8 @@
 """Measure everything: `python -m bench.run [--short] [--only KEY,KEY] [--json FILE]`.
 
 Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
-writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , learned_2k, peers, service, score,
-pick, index.
+writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , learned_2k, learned_64_2k, ... ,
+the same after `lean_` (lean_none_2k, ...), peers, service, score, pick, index.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import page
-from bench.bed import LEARNED, PATHS, bed
+from bench.bed import LEAN, LEARNED, PATHS, bed
 from bench.client import LoadError
 from bench.figures import machine
 from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
@@ -30,8 +30,10 @@ from bench.service_time import service_us
 from picker.server.up.stack import StackError
 
 LOADS = {
-    **{f"{path}_{kind}": (path, kind) for path in PATHS for kind in KINDS},
-    **{f"{LEARNED}_{size}": (LEARNED, size) for size in SIZES},
+    f"{lean}{name}_{kind}": (lean + name, kind)
+    for lean in ("", LEAN)
+    for name, kinds in (*((path, KINDS) for path in PATHS), *((learned, tuple(SIZES)) for learned in LEARNED))
+    for kind in kinds
 }
 KEYS = (*LOADS, "peers", "service", "score", "pick", "index")
 

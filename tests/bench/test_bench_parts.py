@@ -121,6 +121,15 @@ def test_peers_stand_beside_picker_and_its_envoy() -> None:
     assert all(len(row) == len(header) for row in rows)
 
 
+def test_a_transport_that_was_measured_stands_beside_the_other() -> None:
+    found = record()
+    found["lean"] = {"cpu_us_per_request": {"learned_64_2k": Figure((110.0,)).as_json()}}
+    assert {line.title: line.met for line in lines(found)}["request, 2 KB, access log, learned, 64 endpoints, lean"]
+    header, *rows = comparison(found)
+    assert header[5] == "picker, lean, access log"
+    assert all(len(row) == len(header) for row in rows)
+
+
 def test_the_page_is_what_the_record_says() -> None:
     written = page.PAGE.read_text()
     assert written == page.updated(written, msgspec.json.decode(page.RESULTS.read_bytes())), "run: python -m bench.page"

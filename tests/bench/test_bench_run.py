@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_short_run_writes_a_record_of_its_figures(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     ran = subprocess.run(
-        [sys.executable, "-m", "bench.run", "--short", "--only", "none_2k", "--json", str(file)],
+        [sys.executable, "-m", "bench.run", "--short", "--only", "none_2k,lean_none_2k", "--json", str(file)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -28,4 +28,5 @@ def test_a_short_run_writes_a_record_of_its_figures(tmp_path: Path) -> None:
     assert len(record["load_average"]) == 2
     assert {"cores", "python", "envoy", "date", "command"} <= set(record["machine"])
     assert "request, 2 KB, access" in ran.stdout
+    assert record["lean"]["cpu_us_per_request"]["none_2k"]["min"] > 0
     assert record["peers"] == {}
