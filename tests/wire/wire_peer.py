@@ -99,9 +99,13 @@ class Peer:
         self.heard += events
         return events
 
+    def read(self) -> None:
+        """Take what the connection has to send; looked at later."""
+        self._bytes += self.connection.data_to_send()
+
     def frames(self, kind: Kind | None = None) -> list[Frame]:
         """What the connection has sent since the last look."""
-        self._bytes += self.connection.data_to_send()
+        self.read()
         found = []
         while len(self._bytes) >= HEAD.size:
             word, flags, stream = HEAD.unpack_from(self._bytes)
