@@ -168,6 +168,7 @@ async def _drain(process: PickerProcess, servers: list[Server]) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.streams.ended(), patience_s)
     process.logs.close()
+    process.health.close()
     await asyncio.gather(*stopping)
     process.streams.close()
     log.info("drained", streams=len(process.streams))
