@@ -20,7 +20,7 @@ from picker.server.up.ports import HOST
 from picker.server.up.stack import EngineAddress, SimulatedEngines, Stack, engine_argv
 
 GPU = "h100_sxm/llama-3-8b tp1"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 _numbers = itertools.count()
@@ -67,10 +67,12 @@ class Reply:
 
 @dataclass(slots=True)
 class Gateway:
-    """A running stack and its client."""
+    """A running stack and its client. `settings` and `argv` are its picker's."""
 
     stack: Stack
     session: aiohttp.ClientSession
+    settings: Mapping[str, object] = field(default_factory=dict)
+    argv: Sequence[str] = ()
 
     async def ask(
         self, body: Any = None, path: str = CHAT, headers: Mapping[str, str] | None = None, reply: Reply | None = None
@@ -164,6 +166,11 @@ class Gateway:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    async def start_picker(self) -> None:
+        """A new picker at the place of one that is gone, unless there is one."""
+        if not self.stack.picker.running:
+            await self.stack.start_picker(self.settings, self.argv)
+
     def engine(self, address: str) -> Child:
         """The process of a simulated engine."""
         port = address.rpartition(":")[2]
@@ -221,9 +228,10 @@ async def gateway(
                 for child, engine in zip(children.all, stack.engines, strict=True):
                     child.name = f"engine-at-{engine.address.rpartition(':')[2]}"
                 stack.engines = [rewire(engine) for engine in stack.engines] + [*more]
-                await stack.start_picker({"responsePath": path, **(settings or {})}, argv)
+                running = Gateway(stack, session, {"responsePath": path, **(settings or {})}, argv)
+                await stack.start_picker(running.settings, argv)
                 await stack.start_envoy(path, mode, tls=tls)
-                yield Gateway(stack, session)
+                yield running
                 picker_log = stack.picker.log.read_text()
         except BaseException:
             for child in children.all:

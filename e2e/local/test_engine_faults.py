@@ -4,15 +4,30 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from gateway import GPU, Gateway, Reply, chat, gateway, new_words, scribe, until
 
 from picker.server.up.stack import EngineAddress, SimulatedEngines
 
-WAYS = ["access-log", "detach", "echo"]
 FRESH_S = 4.0
 """Idle engines are scraped every 1.5 s; a failed one rests for up to 5 s."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def four_engines() -> AsyncIterator[Gateway]:
+    async with gateway(engines=4, speedup=1.0) as there:
+        yield there
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(four_engines: Gateway) -> AsyncIterator[Gateway]:
+    """Four engines, with nothing on them before or after."""
+    await four_engines.at_rest()
+    yield four_engines
+    await four_engines.at_rest()
 
 
 async def ages(running: Gateway) -> dict[str, float | None]:
@@ -21,14 +36,18 @@ async def ages(running: Gateway) -> dict[str, float | None]:
     return {row["address"]: row["age_s"] for row in decision["endpoints"]}
 
 
-@pytest.mark.parametrize("path", WAYS)
+def fresh(age: float | None) -> bool:
+    return age is not None and age < FRESH_S
+
+
+@pytest.mark.parametrize("path", ["access-log", "echo"])
 async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_when_it_is_back(path: str) -> None:
     async with gateway(path, engines=3, speedup=1.0) as running:
-        replies, tasks = await running.begin_many(9, max_tokens=300)
-        chosen = [(await running.decisions(reply.request_id))[0]["chosen"] for reply in replies]
-        dead = chosen[0]
+        replies, tasks = await running.begin_many(9, max_tokens=500)
+        dead = (await running.decisions(replies[0].request_id))[0]["chosen"]
         running.engine(dead).signal(signal.SIGKILL)
         await asyncio.gather(*tasks)
+        chosen = [(await running.decisions(reply.request_id))[0]["chosen"] for reply in replies]
         assert [reply.ok for reply in replies] == [address != dead for address in chosen]
         await running.at_rest()
         outcome = (await running.decided(replies[0].request_id))["outcome"]
@@ -74,75 +93,80 @@ async def test_an_engine_whose_metrics_never_answer_delays_nobody() -> None:
         async def tried() -> bool:
             return await running.metric("llm_d_epp_datalayer_poll_errors_total", endpoint=mute.address) > 0
 
+        async def others_are_fresh() -> bool:
+            assert (await running.ask(chat(new_words()))).ok
+            seen = await ages(running)
+            assert seen.pop(mute.address) is None
+            return all(map(fresh, seen.values()))
+
         await until(tried)
-        assert (await running.ask(chat(new_words()))).ok
-        seen = await ages(running)
-        assert seen.pop(mute.address) is None
-        assert all(age is not None and age < FRESH_S for age in seen.values())
+        await until(others_are_fresh)
         assert mute.heard
 
 
-async def test_a_frozen_engine_holds_up_its_own_requests_only() -> None:
-    async with gateway(engines=3, speedup=2.0) as running:
-        frozen = running.stack.engines[0].address
-        assert all(reply.ok for reply in await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(6))))
-        await running.at_rest()
-        process = running.engine(frozen)
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            asked = [await running.picked(chat(new_words())) for _ in range(30)]
-            on_others = [task for _, task, decision in asked if decision["chosen"] != frozen]
-            assert all(reply.ok for reply in await asyncio.gather(*on_others))
-            # What waits there weighs: the frozen engine gets less than its share.
-            assert 0 < 30 - len(on_others) < 10
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_burst_of_500_requests_in_one_second_is_spread_within_a_factor_of_two(running: Gateway) -> None:
+    before = {address: row["picks"] for address, row in (await running.pool()).items()}
 
-            async def scrapes_failed() -> bool:
-                return await running.metric("llm_d_epp_datalayer_poll_errors_total", endpoint=frozen) > 0
+    async def later(i: int) -> Reply:
+        await asyncio.sleep(i / 500)
+        return await running.ask(chat(new_words(50), max_tokens=32))
 
-            await until(scrapes_failed)
+    replies = await asyncio.gather(*(later(i) for i in range(500)))
+    assert all(reply.ok for reply in replies)
+    picks = [row["picks"] - before[address] for address, row in (await running.pool()).items()]
+    assert sum(picks) == 500
+    assert max(picks) <= 2 * min(picks)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_engine_that_leaves_the_pool_finishes_its_answers_and_gets_no_more(running: Gateway) -> None:
+    replies, tasks = await running.begin_many(12, max_tokens=400)
+    leaving, *staying = (engine.address for engine in running.stack.engines)
+    file = running.stack.folder / "endpoints.json"
+    listed = file.read_text()
+    left = [each for each in json.loads(listed)["endpoints"] if each["address"] != leaving]
+    file.write_text(json.dumps({"endpoints": left}))
+
+    async def are_there(*addresses: str) -> bool:
+        return set(await running.pool()) == {*addresses}
+
+    await until(lambda: are_there(*staying))
+    for _ in range(6):
+        _, task, decision = await running.picked(chat(new_words()))
+        assert decision["chosen"] in staying
+        tasks.append(task)
+    assert all(reply.ok for reply in await asyncio.gather(*tasks))
+    served = {(await running.decided(reply.request_id))["outcome"]["served"] for reply in replies}
+    assert served == {leaving, *staying}
+    file.write_text(listed)
+    await until(lambda: are_there(leaving, *staying))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_frozen_engine_holds_up_its_own_requests_only(running: Gateway) -> None:
+    frozen = running.stack.engines[0].address
+    assert all(reply.ok for reply in await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(8))))
+    await running.at_rest()
+    process = running.engine(frozen)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        asked = [await running.picked(chat(new_words())) for _ in range(40)]
+        on_others = [task for _, task, decision in asked if decision["chosen"] != frozen]
+        assert all(reply.ok for reply in await asyncio.gather(*on_others))
+        # What waits there weighs: the frozen engine gets less than its share.
+        assert 0 < 40 - len(on_others) < 10
+
+        async def scrapes_failed() -> bool:
+            return await running.metric("llm_d_epp_datalayer_poll_errors_total", endpoint=frozen) > 0
+
+        async def it_alone_is_stale() -> bool:
             asked.append(await running.picked(chat(new_words())))
             seen = await ages(running)
-            assert all(age < FRESH_S for address, age in seen.items() if address != frozen)
-            assert seen[frozen] == max(seen.values())
-        finally:
-            os.kill(process.pid, signal.SIGCONT)
-        assert all(reply.ok for reply in await asyncio.gather(*(task for _, task, _ in asked)))
-        await running.at_rest()
+            return [address for address, age in seen.items() if not fresh(age)] == [frozen]
 
-
-async def test_an_engine_that_leaves_the_pool_finishes_its_answers_and_gets_no_more() -> None:
-    async with gateway(engines=2, speedup=1.0) as running:
-        replies, tasks = await running.begin_many(6, max_tokens=400)
-        leaving, staying = (engine.address for engine in running.stack.engines)
-        file = running.stack.folder / "endpoints.json"
-        listed = json.loads(file.read_bytes())
-        listed["endpoints"] = [each for each in listed["endpoints"] if each["address"] == staying]
-        file.write_text(json.dumps(listed))
-
-        async def one_left() -> bool:
-            return list(await running.pool()) == [staying]
-
-        await until(one_left)
-        for _ in range(6):
-            _, task, decision = await running.picked(chat(new_words()))
-            assert decision["chosen"] == staying
-            tasks.append(task)
-        assert all(reply.ok for reply in await asyncio.gather(*tasks))
-        served = {(await running.decided(reply.request_id))["outcome"]["served"] for reply in replies}
-        assert served == {leaving, staying}
-        await running.at_rest()
-
-
-async def test_a_burst_of_500_requests_in_one_second_is_spread_within_a_factor_of_two() -> None:
-    async with gateway(engines=4, speedup=1.0) as running:
-
-        async def later(i: int) -> Reply:
-            await asyncio.sleep(i / 500)
-            return await running.ask(chat(new_words(50), max_tokens=32))
-
-        replies = await asyncio.gather(*(later(i) for i in range(500)))
-        assert all(reply.ok for reply in replies)
-        picks = [row["picks"] for row in (await running.pool()).values()]
-        assert sum(picks) == 500
-        assert max(picks) <= 2 * min(picks)
-        await running.at_rest()
+        await until(scrapes_failed)
+        await until(it_alone_is_stale)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert all(reply.ok for reply in await asyncio.gather(*(task for _, task, _ in asked)))
