@@ -1,7 +1,8 @@
 """All messages that have begun to arrive on a connection, together.
 
 Room given for the rest of each of many long messages adds up. Past half of the limit only the message that began first
-is given more, so it will be whole and make place; streams that go on without room given are refused at the limit.
+is given more, so it will be whole and make place. A stream that goes past the limit is refused: none has to be while
+the longest message and every stream's window fit into the other half.
 """
 
 from collections import OrderedDict

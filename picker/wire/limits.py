@@ -24,7 +24,7 @@ class WireLimits:
 
     streams: int = 4096
     message_bytes: int = 64 << 20
-    assembling_bytes: int = 128 << 20
+    assembling_bytes: int = 192 << 20
     queued_bytes: int = 128 << 20
     header_bytes: int = 16 << 10
     stream_window: int = 256 << 10

@@ -1,0 +1,224 @@
+"""Any bytes in any pieces, any owner, any windows: what always holds."""
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import settings as tries
+from hypothesis import strategies as st
+from wire_judge import Judge
+from wire_peer import block, data, frame, grpc, raw, request, reset, settings, window_update
+
+from picker.wire.connection import Connection
+from picker.wire.events import HalfClosed, MessageReceived
+from picker.wire.frames import ACK, END_HEADERS, PADDED, PREFACE, Kind, Setting
+from picker.wire.limits import WireLimits
+
+GREETING = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
+SMALL = WireLimits(
+    streams=4,
+    message_bytes=3000,
+    assembling_bytes=8000,
+    queued_bytes=20_000,
+    header_bytes=400,
+    stream_window=2000,
+    idle_frames=60,
+    resets=6,
+)
+SIZES = st.sampled_from([0, 1, 4, 5, 100, 1000, 2999, 3000, 3001, 10_000, 70_000])
+FLAGS = st.sampled_from([0, 0, 1, 4, 5, 8, 9, 0x20, 0x25, 0xFF])
+WINDOWS = st.sampled_from([0, 1, 500, 65_535, 2**31 - 1])
+OPENING = st.sampled_from([2, 2, 2, 2, 2, 2, 4, 0, -2, 1])
+"""Streams are counted from the newest one: 2 is the next."""
+RECENT = st.sampled_from([0, 0, 0, 0, -2, -2, -2, -4, -4, -6, 2, -1])
+SIZE = st.integers(0, 4000)
+
+
+Said = st.SearchStrategy[tuple[int, Callable[[int], bytes]]]
+
+
+def said(offsets: st.SearchStrategy[int], *strategies: st.SearchStrategy[Any], by: Callable[..., bytes]) -> Said:
+    return st.tuples(offsets, st.tuples(*strategies).map(lambda values: lambda stream: by(stream, *values)))
+
+
+opened = said(OPENING, st.booleans(), by=lambda stream, end: request(stream, end=end))
+timed = said(OPENING, by=lambda stream: request(stream, ("grpc-timeout", "5S")))
+begun = said(OPENING, by=lambda stream: frame(Kind.HEADERS, 0, stream, block()[:9]))
+continued = said(RECENT, by=lambda stream: frame(Kind.CONTINUATION, END_HEADERS, stream, block()[9:]))
+messages = said(RECENT, SIZE, st.booleans(), by=lambda stream, size, end: data(stream, b"m" * size, end=end))
+pieces = said(RECENT, SIZE, SIZE, by=lambda stream, size, cut: frame(Kind.DATA, 0, stream, grpc(b"m" * size)[:cut]))
+rooms = said(RECENT, WINDOWS, by=window_update)
+windows = said(RECENT, WINDOWS, by=lambda _, size: settings((Setting.INITIAL_WINDOW_SIZE, size)))
+resets = said(RECENT, by=reset)
+rare = st.one_of(
+    said(RECENT, st.sampled_from([16_384, 20_000]), by=lambda _, size: settings((Setting.MAX_FRAME_SIZE, size))),
+    said(RECENT, by=lambda _: window_update(0, 100_000)),
+    said(
+        RECENT,
+        st.integers(0, 11),
+        FLAGS,
+        st.binary(max_size=20),
+        by=lambda stream, kind, flags, payload: raw(kind, flags, stream, payload),
+    ),
+    said(RECENT, st.binary(max_size=20), by=lambda _, noise: noise),
+)
+frames = st.one_of(
+    opened, opened, opened, timed, begun, continued, messages, messages, pieces, rooms, windows, resets, rare
+)
+
+
+def spoken(offset: int, by: Callable[[int], bytes], newest: int) -> tuple[int, bytes]:
+    """The frame, and which stream is the newest after it."""
+    stream = max(0, newest + offset)
+    return stream if offset == 2 else newest, by(stream)
+
+
+class Played(Judge):
+    """A judge for steps that name streams as frames do, from the newest one."""
+
+    newest = -1
+
+    def play(self, act: str, offset: int, argument: Any) -> None:
+        stream = max(0, self.newest + offset)
+        match act:
+            case "say":
+                self.newest, data = spoken(offset, argument, self.newest)
+                self.say(data)
+            case "send":
+                self.send(stream, b"a" * argument)
+            case "finish":
+                self.finish(stream, argument)
+            case "reset":
+                self.reset(stream)
+            case "hold":
+                self.connection.hold(stream)
+            case "release":
+                self.connection.release(stream)
+            case "wait":
+                self.wait(argument)
+            case "drain":
+                self.connection.go_away()
+
+
+says = frames.map(lambda frame: ("say", *frame))
+steps = st.one_of(
+    says,
+    says,
+    says,
+    st.tuples(st.just("send"), RECENT, SIZES),
+    st.tuples(st.just("finish"), RECENT, st.integers(0, 16)),
+    st.tuples(st.sampled_from(["hold", "release", "reset"]), RECENT, st.none()),
+    st.tuples(st.just("wait"), RECENT, st.sampled_from([0.0, 1.0, 20.0, 61.0])),
+    st.tuples(st.sampled_from(["hold", "release", "drain"]), RECENT, st.none()),
+)
+
+
+@given(st.lists(steps, max_size=40))
+@tries(max_examples=300, deadline=None)
+def test_whatever_both_sides_do_the_judge_has_no_objection(script: list[tuple[str, int, Any]]) -> None:
+    judge = Played(SMALL)
+    judge.say(GREETING)
+    for step in script:
+        judge.play(*step)
+    judge.end()
+
+
+@given(st.lists(frames, max_size=20), st.lists(st.integers(0, 3000), max_size=8))
+@tries(max_examples=200, deadline=None)
+def test_events_and_answers_do_not_depend_on_how_the_bytes_are_cut(
+    script: list[tuple[int, Callable[[int], bytes]]], cuts: list[int]
+) -> None:
+    whole, pieces = Connection(SMALL, 0.0), Connection(SMALL, 0.0)
+    stream, newest = GREETING, -1
+    for offset, by in script:
+        newest, frame = spoken(offset, by, newest)
+        stream += frame
+    edges = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
+    heard = [event for start, end in itertools.pairwise(edges) for event in pieces.receive(stream[start:end], 0.0)]
+    assert heard == whole.receive(stream, 0.0)
+    assert pieces.data_to_send() == whole.data_to_send()
+    assert pieces.closing == whole.closing
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_frames_at_all(noise: bytes) -> None:
+    judge = Judge(SMALL)
+    judge.say(GREETING + noise)
+    judge.end()
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=8), st.binary(max_size=8)), max_size=6), st.binary(max_size=60)
+)
+def test_header_blocks_of_any_bytes(fields: list[tuple[bytes, bytes]], noise: bytes) -> None:
+    judge = Judge(SMALL)
+    named = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+    judge.say(GREETING + request(1, *named))
+    judge.say(frame(Kind.HEADERS, END_HEADERS, 3, noise))
+    judge.end()
+
+
+class Client:
+    """A peer that keeps the rules: it sends its messages as room is given, cut and padded as it likes, and gives room
+    for what comes back, which is the same. The owner answers each message with itself."""
+
+    def __init__(self, limits: WireLimits, bodies: list[list[int]], window: int) -> None:
+        self.judge = Judge(limits)
+        self.messages = {2 * i + 1: [bytes([i]) * size for size in sizes] for i, sizes in enumerate(bodies)}
+        self._left = {stream: bytearray(grpc(*messages)) for stream, messages in self.messages.items()}
+        self._room = dict.fromkeys(self.messages, limits.stream_window)
+        self._answered = 0
+        self.judge.say(PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, window)) + frame(Kind.SETTINGS, ACK, 0))
+        for stream in self.messages:
+            self.judge.say(request(stream))
+
+    @property
+    def done(self) -> bool:
+        return all(self.judge.sides[stream].closed for stream in self.messages)
+
+    def turn(self, stream: int, cut: int, padding: int, more: int) -> None:
+        """One frame, where there is room for it."""
+        left = self._left[stream]
+        extra = padding + 1 if padding else 0
+        size = min(cut, self._room[stream] + self.judge.given[stream] - extra, len(left))
+        if size > 0:
+            payload = bytes([padding]) * bool(padding) + left[:size] + bytes(padding)
+            del left[:size]
+            self._room[stream] -= len(payload)
+            self.judge.say(frame(Kind.DATA, (PADDED if padding else 0) | (not left), stream, payload))
+        if not self.judge.sides[stream].closed:
+            self.judge.say(window_update(stream, more) + window_update(0, more))
+        self._answer()
+
+    def _answer(self) -> None:
+        for event in self.judge.told[self._answered :]:
+            if isinstance(event, MessageReceived):
+                self.judge.send(event.stream, event.data)
+            elif isinstance(event, HalfClosed):
+                self.judge.finish(event.stream)
+        self._answered = len(self.judge.told)
+
+
+@given(
+    bodies=st.lists(st.lists(st.integers(0, 3000), min_size=1, max_size=5), min_size=1, max_size=4),
+    cut=st.sampled_from([700, 1999, 16_384]),
+    padding=st.sampled_from([0, 0, 1, 255]),
+    window=st.sampled_from([0, 1, 999, 65_535]),
+    more=st.sampled_from([700, 5000]),
+    order=st.randoms(use_true_random=False),
+)
+@tries(max_examples=60, deadline=None)
+def test_a_peer_that_keeps_to_the_windows_gets_every_message_there_and_back(
+    bodies: list[list[int]], cut: int, padding: int, window: int, more: int, order: random.Random
+) -> None:
+    """Also where all streams are in the middle of a message and only one of them is given more room."""
+    client = Client(WireLimits(message_bytes=3000, assembling_bytes=10_000, stream_window=1000), bodies, window)
+    for _ in range(500):
+        client.turn(order.choice(list(client.messages)), cut, padding, more)
+        if client.done:
+            break
+    assert {stream: client.judge.sides[stream].messages for stream in client.messages} == client.messages
+    assert client.done
+    client.judge.end()

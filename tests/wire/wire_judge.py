@@ -1,0 +1,196 @@
+"""Both sides of a connection, played step by step: a peer that says anything, an owner that does anything.
+
+The judge reads everything that is said by either and objects to what cannot be: bytes that are no frames, more DATA
+than there is room for, a stream's frames out of order, messages that nobody sent, an end told twice or never.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hpack import Decoder
+
+from picker.wire.connection import Connection
+from picker.wire.events import Event, HalfClosed, MessageReceived, StreamEnded, StreamOpened
+from picker.wire.frames import ACK, END_STREAM, HEAD, LARGEST, PREFACE, Kind, Setting
+from picker.wire.limits import WireLimits
+
+
+@dataclass
+class Side:
+    """What is known of one stream. `room`: for DATA; less of it holds only for what is sent after hearing so."""
+
+    opened: bool = False
+    half_closed: bool = False
+    ended: bool = False
+    finished: bool = False
+    headed: bool = False
+    closed: bool = False
+    sent: int = 0
+    room: int = 0
+    answer: bytes = b""
+    messages: list[bytes] = field(default_factory=list)
+
+
+class Judge:
+    """`now` is everybody's clock."""
+
+    def __init__(self, limits: WireLimits) -> None:
+        self.connection = Connection(limits, 0.0)
+        self.now = 0.0
+        self.sides: dict[int, Side] = {}
+        self.room = self.initial = 65_535
+        self.frame_bytes = 16_384
+        self.told: list[Event] = []
+        self.acknowledged = 0
+        self.given: Counter[int] = Counter()
+        self._less = 0
+        self._decoder = Decoder()
+        self._said = b""
+        self._written = b""
+        self._greeted = False
+
+    def say(self, data: bytes) -> None:
+        """The peer's bytes."""
+        self.take()
+        self._listen(data)
+        self._hear(self.connection.receive(data, self.now))
+        self.take()
+        for side in self.sides.values():
+            side.room -= self._less
+        self._less = 0
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self._hear(self.connection.tick(self.now))
+        self.take()
+
+    def send(self, stream: int, data: bytes) -> None:
+        side = self._side(stream)
+        if side.opened and not side.ended and not side.finished and not self.connection.closing:
+            side.answer += b"\0" + len(data).to_bytes(4, "big") + data
+        self.connection.send_message(stream, data)
+        self.wait(0)
+
+    def finish(self, stream: int, status: int = 0) -> None:
+        self.connection.finish(stream, status, "so be it")
+        self._side(stream).finished |= self._side(stream).opened
+        self.wait(0)
+
+    def reset(self, stream: int) -> None:
+        self.connection.reset(stream)
+        self._side(stream).finished |= self._side(stream).opened
+        self.wait(0)
+
+    def end(self) -> None:
+        """The socket is gone: by now every stream has ended one way or the other."""
+        self._hear(self.connection.disconnected())
+        assert self.connection.closing
+        assert self.connection.open_streams == 0
+        for stream, side in self.sides.items():
+            assert not side.opened or side.ended or side.finished, f"stream {stream} was left open"
+        self.take()
+        assert self.connection.queued_total == 0
+
+    def take(self) -> None:
+        """What the connection writes."""
+        self._written += self.connection.data_to_send()
+        while len(self._written) >= HEAD.size:
+            word, flags, stream = HEAD.unpack_from(self._written)
+            end = HEAD.size + (word >> 8)
+            assert end <= len(self._written), "half a frame was written"
+            self._wrote(word & 0xFF, flags, stream, self._written[HEAD.size : end])
+            self._written = self._written[end:]
+        assert not self._written
+
+    def _side(self, stream: int) -> Side:
+        return self.sides.setdefault(stream, Side(room=self.initial))
+
+    def _hear(self, events: list[Event]) -> None:
+        self.told += events
+        for event in events:
+            side = self._side(event.stream)
+            assert not side.ended, f"{event} after the end"
+            match event:
+                case StreamOpened():
+                    assert not side.opened
+                    side.opened = True
+                case MessageReceived(_, data):
+                    assert side.opened
+                    assert not side.half_closed
+                    assert type(data) is bytes
+                    side.messages.append(data)
+                case HalfClosed():
+                    assert side.opened
+                    assert not side.half_closed
+                    side.half_closed = True
+                case StreamEnded():
+                    assert side.opened
+                    side.ended = True
+
+    def _wrote(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        assert len(payload) <= self.frame_bytes
+        side = self._side(stream)
+        match kind:
+            case Kind.HEADERS:
+                assert not side.closed
+                fields = dict(self._decoder.decode(payload))
+                assert (":status" in fields) is not side.headed
+                side.headed = True
+                side.closed = bool(flags & END_STREAM)
+                assert side.closed or fields["content-type"] == "application/grpc"
+                assert fields.get("grpc-message") != "so be it" or side.sent == len(side.answer), "messages were lost"
+            case Kind.DATA:
+                assert side.headed
+                assert not side.closed
+                side.room -= len(payload)
+                self.room -= len(payload)
+                assert side.room >= 0 or not payload, "DATA without room on its stream"
+                assert self.room >= 0, "DATA without room on the connection"
+                assert side.answer[side.sent : side.sent + len(payload)] == payload
+                side.sent += len(payload)
+            case Kind.RST_STREAM:
+                side.closed = True
+            case Kind.SETTINGS if flags & ACK:
+                self.acknowledged -= 1
+                assert self.acknowledged >= 0
+            case Kind.WINDOW_UPDATE:
+                assert 0 < int.from_bytes(payload, "big") <= LARGEST
+                self.given[stream] += int.from_bytes(payload, "big")
+            case _:
+                assert kind in (Kind.SETTINGS, Kind.PING, Kind.GOAWAY)
+
+    def _listen(self, data: bytes) -> None:
+        """What the peer's bytes mean for the room it gives."""
+        self._said += data
+        if not self._greeted:
+            if len(self._said) < len(PREFACE):
+                return
+            self._greeted = True
+            self._said = self._said[len(PREFACE) :]
+        while len(self._said) >= HEAD.size:
+            word, flags, stream = HEAD.unpack_from(self._said)
+            end = HEAD.size + (word >> 8)
+            if end > len(self._said):
+                return
+            payload, self._said = self._said[HEAD.size : end], self._said[end:]
+            if word & 0xFF == Kind.WINDOW_UPDATE:
+                self._opens(stream & LARGEST, int.from_bytes(payload, "big") & LARGEST)
+            elif word & 0xFF == Kind.SETTINGS and not flags & ACK:
+                self.acknowledged += 1
+                for at in range(0, len(payload) - 5, 6):
+                    self._sets(*payload[at : at + 2], int.from_bytes(payload[at + 2 : at + 6], "big"))
+
+    def _opens(self, stream: int, more: int) -> None:
+        if stream:
+            self._side(stream).room += more
+        else:
+            self.room += more
+
+    def _sets(self, _: int, name: int, value: int) -> None:
+        if name == Setting.INITIAL_WINDOW_SIZE:
+            for side in self.sides.values():
+                side.room += max(0, value - self.initial)
+            self._less += max(0, self.initial - value)
+            self.initial = value
+        elif name == Setting.MAX_FRAME_SIZE:
+            self.frame_bytes = value
