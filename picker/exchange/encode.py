@@ -132,8 +132,15 @@ def streamed(part: int, body: bytes, end: bool) -> list[bytes]:
 
 
 def _chunk(part: int, body: bytes, end: bool) -> bytes:
-    piece = (_field(1, body) if body else b"") + (b"\x10\x01" if end else b"")
-    return _field(part, _field(1, _field(3, _field(3, piece))))
+    # From the inside out, tags and lengths alone: the body is copied once.
+    head = _TAGS[1] + _varint(len(body)) if body else b""
+    tail = b"\x10\x01" if end else b""
+    size = len(head) + len(body) + len(tail)
+    for number in (3, 3, 1, part):
+        length = _varint(size)
+        head = _TAGS[number] + length + head
+        size += 1 + len(length)
+    return head + body + tail
 
 
 def immediate(refusal: Refusal, headers: Iterable[tuple[str, str]] = ()) -> bytes:

@@ -24,6 +24,9 @@ class State(enum.Enum):
     ANSWERING = "answering"
     CLOSED = "closed"
 
+    # There is one of each; Enum would hash the name anew each time.
+    __hash__ = object.__hash__
+
 
 class Input(enum.Enum):
     """What can happen: said by Envoy, by the owner, or by nobody (the stream is gone)."""
@@ -41,6 +44,8 @@ class Input(enum.Enum):
     RESPONSE_WHOLE = "response whole"
     LET_GO = "let go"
     GONE = "gone"
+
+    __hash__ = object.__hash__
 
 
 # A response may come at any time: the proxy answers by itself on a timeout, a too large body or an earlier filter's
