@@ -36,6 +36,8 @@ LOADS = {
     for kind in kinds
 }
 KEYS = (*LOADS, "peers", "service", "score", "pick", "index")
+QUICK = tuple(key for key in KEYS if key not in LOADS or key.startswith(LEAN) or key in ("none_2k", "duplex_chunk"))
+"""What a short run does by itself: every load by one transport, two of them by the other."""
 
 
 async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Record:
@@ -124,9 +126,10 @@ def show(record: Record, console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="2 rounds of 200 requests: does it run at all")
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(KEYS), metavar="KEY,KEY")
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="KEY,KEY")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
+    given.only = given.only or (QUICK if given.short else KEYS)
     if unknown := sorted(set(given.only) - set(KEYS)):
         parser.error(f"no such key: {', '.join(unknown)}; there are {', '.join(KEYS)}")
     console, facts = Console(width=None if sys.stdout.isatty() else 130), machine()

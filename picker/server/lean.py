@@ -95,7 +95,8 @@ class Shell(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._crowded: set[int] = set()
         self._writable, self._gone, self._flushing = True, False, False
-        self._alarm_at = math.inf
+        # Only time itself and new calls, with deadlines of their own, move the moment of the next alarm.
+        self._unset, self._alarm_at = True, math.inf
         self._alarm = self._patience = self._loop.call_later(0.0, _nothing)
 
     # ------------------------------------------------------------------ what the loop tells
@@ -191,6 +192,7 @@ class Shell(asyncio.Protocol):
                     self._crowded.add(number)
                     self._wire.hold(number)
         elif isinstance(event, StreamOpened):
+            self._unset = True
             call = self._house.answer(Line(self, self._wire, number), event.path, event.metadata)
             if call is None:
                 self._wire.finish(number, UNIMPLEMENTED, "no such method")
@@ -223,13 +225,18 @@ class Shell(asyncio.Protocol):
                 self._transport.close()
                 self._lose_patience()
             return
-        if (deadline := wire.deadline) < self._alarm_at:
+        if self._unset:
+            self._unset = False
+            self._set_alarm(wire.deadline)
+
+    def _set_alarm(self, deadline: float) -> None:
+        if deadline < self._alarm_at:
             self._alarm.cancel()
             at = max(deadline, self._loop.time()) + LATE_S
             self._alarm_at, self._alarm = deadline, self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        self._alarm_at = math.inf
+        self._unset, self._alarm_at = True, math.inf
         self._hear(self._wire.tick(self._loop.time()))
         self._flush()
 
