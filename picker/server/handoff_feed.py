@@ -45,8 +45,9 @@ class Feed:
 
 def _told(view: PoolView, staged: Staged | None, scheme: str) -> Told:
     """Without a number."""
-    stage_of: dict[int, int] = {}
+    stage_of, bounds = dict[int, int](), tuple[float, ...]()
     if staged is not None and staged.plan.staged:
+        bounds = tuple(round(boundary.tokens, 3) for boundary in staged.boundaries)
         stage_of = {slot: place for place, stage in enumerate(staged.plan.stages) for slot in stage.engines}
     models = {} if staged is None else {slot: model for slot, model in staged.models.items() if slot in stage_of}
     kinds = {model: place for place, model in enumerate(dict.fromkeys(models.values()))}
@@ -60,7 +61,7 @@ def _told(view: PoolView, staged: Staged | None, scheme: str) -> Told:
         epoch=0,
         version=0,
         engines=engines,
-        bounds=tuple(boundary.tokens for boundary in staged.boundaries) if staged is not None and stage_of else (),
+        bounds=bounds,
         models=tuple(kinds),
         firm=staged is not None and staged.plan.fixed,
         outlook="" if staged is None else staged.outlook[:1000],

@@ -20,13 +20,15 @@ MAX_ERROR_CHARS = 300
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What to send, where, how fast. `speedup` divides the gaps between arrivals, `scale` multiplies lengths."""
+    """What to send, where, how fast. `speedup` divides the gaps between arrivals, `scale` multiplies lengths, those of
+    answers `answer_scale` if there is one."""
 
     url: str
     model: str
     requests: Sequence[TraceRequest]
     speedup: float = 1.0
     scale: float = 1.0
+    answer_scale: float | None = None
     chars_per_token: int = 4
     api: Api = "chat"
     max_in_flight: int = 1024
@@ -36,10 +38,23 @@ class Replay:
 
     @classmethod
     def shipped(
-        cls, *, url: str, model: str, requests: int, speedup: float = 1.0, scale: float = 1.0, seed: int = 0
+        cls,
+        *,
+        url: str,
+        model: str,
+        requests: int,
+        speedup: float = 1.0,
+        scale: float = 1.0,
+        answer_scale: float | None = None,
+        seed: int = 0,
     ) -> "Replay":
         """So many requests of the trace that ships with the package: its 600, then the same with other prompts."""
-        return cls(url, model, laps(load_shipped(seed=seed), requests), speedup=speedup, scale=scale)
+        sent = laps(load_shipped(seed=seed), requests)
+        return cls(url, model, sent, speedup=speedup, scale=scale, answer_scale=answer_scale)
+
+    def answer_tokens(self, request: TraceRequest) -> int:
+        """How long the answer shall be."""
+        return scaled(request.output_tokens, self.scale if self.answer_scale is None else self.answer_scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +131,7 @@ def body(plan: Replay, request: TraceRequest) -> bytes:
         {
             "model": plan.model,
             **asked,
-            "max_tokens": scaled(request.output_tokens, plan.scale),
+            "max_tokens": plan.answer_tokens(request),
             "ignore_eos": True,
             "temperature": 0,
             "stream": True,
@@ -131,7 +146,7 @@ def _user(text: str) -> dict[str, str]:
 
 async def _send(session: aiohttp.ClientSession, plan: Replay, request: TraceRequest, late_ms: float) -> Sent:
     path = "/v1/chat/completions" if plan.api == "chat" else "/v1/completions"
-    wanted = scaled(request.output_tokens, plan.scale)
+    wanted = plan.answer_tokens(request)
     data = body(plan, request)
     headers = {"Content-Type": "application/json", "X-Request-Id": f"replay-{request.index}"}
     reader = _Reader(request.index, late_ms, time.monotonic())

@@ -195,6 +195,7 @@ async def start_vllm(stack: Stack, count: int, say: Callable[[str], None] = prin
     started = [await start(engine, install.venv, stack.children, f"vllm-{i}") for i, engine in enumerate(engines)]
     await asyncio.gather(*(wait_ready(engine, child) for engine, child in zip(engines, started, strict=True)))
     stack.engines.extend(engine.address for engine in engines)
+    stack.processes |= {engine.address.address: child for engine, child in zip(engines, started, strict=True)}
     stack.model, stack.trace_scale = MODEL, TRACE_SCALE
     stack.models[MODEL] = str(install.model(MODEL))
 

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 
 from picker.server.up import view
-from picker.server.up.view import progress, screen
+from picker.server.up.handoff import Beside, HandedOff, Tally
+from picker.server.up.view import handoff_table, progress, screen
 
 ENGINE = {
     "address": "127.0.0.1:1",
@@ -62,6 +63,27 @@ def test_a_policy_that_learns_says_who_decides_and_how_both_fare() -> None:
 def test_before_the_first_answer_nothing_is_made_up() -> None:
     cold = {**LEARNED, "by": "rule", "because": "cold", "version": 0, "rows": 0, "error": None, "ttft_ms": {}}
     assert "the rule decides: cold; no model yet, 0 answers seen\nmean TTFT of the last minute: -" in shown([], cold)
+
+
+def test_behind_proxies_the_stages_and_the_streams_that_crossed_them_are_shown() -> None:
+    first = Beside(0.0, 256.0, Tally(taken=1, moved=12, saved=2, gap_s=0.03), pid=4711, alive=False)
+    last = Beside(256.0, None, Tally(taken=12, moved=1), pid=4712, alive=True)
+    console = Console(width=80)
+    with console.capture() as capture:
+        handed = HandedOff("as laid down", {"127.0.0.1:1": first, "127.0.0.1:2": last})
+        console.print(screen("staged", [ENGINE], None, progress(), handed))
+    text = capture.get()
+
+    rows = [line.split() for line in text.splitlines() if "256" in line]
+    assert rows == [["1", "0-256", "1", "12", "2", "dead"], ["2", "256-", "12", "1", "0", "kill", "-9", "4712"]]
+    assert "13 streams moved, 2 outlived their engine; a move's median gap 30 ms" in text
+
+
+def test_without_a_plan_all_lengths_are_everybodys() -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(handoff_table(HandedOff("", {"127.0.0.1:1": Beside(None, None, Tally(), pid=1, alive=True)})))
+    assert ["1", "all", "0", "0", "0", "kill", "-9", "1"] in [line.split() for line in capture.get().splitlines()]
 
 
 def test_the_examples_hold() -> None:

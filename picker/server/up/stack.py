@@ -60,6 +60,12 @@ class Stack:
     admin: str = ""
     metrics: str = ""
     engines: list[EngineAddress] = field(default_factory=list)
+    processes: dict[str, Child] = field(default_factory=dict)
+    """Of the engines, by the address at which they are asked."""
+    plugins: list[Mapping[str, object]] = field(default_factory=list)
+    """More of the picker's configuration than its settings."""
+    handoff_port: int | None = None
+    token_file: Path | None = None
     picker: Child | None = None
     envoy: Child | None = None
     envoy_spec: EnvoySpec | None = None
@@ -88,7 +94,8 @@ class Stack:
         ports = free_ports(3 * len(spec.gpus))
         for i, gpu in enumerate(spec.gpus):
             port, events, replay = ports[3 * i : 3 * i + 3]
-            await self.children.start(f"engine-{i}", engine_argv(port, events, replay, gpu, spec))
+            child = await self.children.start(f"engine-{i}", engine_argv(port, events, replay, gpu, spec))
+            self.processes[f"{HOST}:{port}"] = child
             self.engines.append(
                 EngineAddress(f"{HOST}:{port}", f"tcp://{HOST}:{events}", f"tcp://{HOST}:{replay}", gpu)
             )
@@ -108,7 +115,9 @@ class Stack:
         endpoints = self.folder / "endpoints.json"
         endpoints.write_bytes(msgspec.json.encode({"endpoints": [_endpoint(engine) for engine in self.engines]}))
         config = self.folder / "picker.yaml"
-        config.write_text(yaml.safe_dump(_config({"models": self.models, **(settings or {})})))
+        config.write_text(yaml.safe_dump(_config({"models": self.models, **(settings or {})}, self.plugins)))
+        if self.handoff_port is not None:
+            argv = [*argv, "--handoff-port", str(self.handoff_port), "--handoff-token-file", str(self.token_file)]
         self.picker = await self.children.start(
             "picker",
             [
@@ -195,11 +204,11 @@ def envoy_binary() -> str:
     return found
 
 
-def _config(settings: Mapping[str, object]) -> dict[str, object]:
+def _config(settings: Mapping[str, object], plugins: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return {
         "apiVersion": "llm-d.ai/v1alpha1",
         "kind": "EndpointPickerConfig",
-        "plugins": [{"type": "picker-settings", "parameters": dict(settings)}],
+        "plugins": [{"type": "picker-settings", "parameters": dict(settings)}, *plugins],
     }
 
 

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from picker.server.up.handoff import HandedOff
+
 
 def progress() -> Progress:
     """The replay's progress bar."""
@@ -17,11 +19,16 @@ def progress() -> Progress:
 
 
 def screen(
-    policy: str, endpoints: Sequence[Mapping[str, Any]], learning: Mapping[str, Any] | None, bar: Progress
+    policy: str,
+    endpoints: Sequence[Mapping[str, Any]],
+    learning: Mapping[str, Any] | None,
+    bar: Progress,
+    stages: HandedOff | None = None,
 ) -> Group:
-    """Table, what is being learned if anything is, and bar, one below the other."""
+    """Table, what is being learned and handed off if anything is, and bar, one below the other."""
     learned = () if learning is None else (learning_lines(learning),)
-    return Group(engine_table(policy, endpoints), *learned, bar)
+    moved = () if stages is None else (handoff_table(stages), handoff_line(stages))
+    return Group(engine_table(policy, endpoints), *learned, *moved, bar)
 
 
 def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
@@ -61,6 +68,47 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{100 * ratio:.0f}"
+
+
+def handoff_table(handed: HandedOff) -> Table:
+    """One row per engine: its part in the plan, the streams that changed engines, and how to make them do so.
+
+    >>> from picker.server.up.handoff import Beside, Tally
+    >>> one = Beside(0.0, 256.0, Tally(), pid=4711, alive=True)
+    >>> handoff_table(HandedOff("as laid down", {"127.0.0.1:1": one})).row_count
+    1
+    """
+    caption = "lengths in tokens; in, out: streams that came and went; kept: that outlived their engine"
+    table = Table(title=f"stages {handed.outlook}", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("port", no_wrap=True)
+    for name in ("lengths", "in", "out", "kept", "engine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for address, one in handed.engines.items():
+        tally, end = one.tally, "" if one.high is None else f"{one.high:.0f}"
+        table.add_row(
+            address.rpartition(":")[2],
+            "all" if one.low is None else f"{one.low:.0f}-{end}",
+            str(tally.taken),
+            str(tally.moved),
+            str(tally.saved),
+            f"kill -9 {one.pid}" if one.alive else "dead",
+        )
+    return table
+
+
+def handoff_line(handed: HandedOff) -> Text:
+    """What the clients saw of it.
+
+    >>> from picker.server.up.handoff import Beside, Tally
+    >>> one = Beside(0.0, 256.0, Tally(taken=1, moved=4, saved=2, gap_s=0.25), pid=4711, alive=True)
+    >>> print(handoff_line(HandedOff("as laid down", {"127.0.0.1:1": one})))
+    4 streams moved, 2 outlived their engine; a move's median gap 250 ms
+    """
+    tallies = [one.tally for one in handed.engines.values()]
+    gaps = [tally.gap_s for tally in tallies if tally.gap_s is not None]
+    moved, saved = sum(tally.moved for tally in tallies), sum(tally.saved for tally in tallies)
+    waited = f"; a move's median gap {1e3 * max(gaps):.0f} ms" if gaps else ""
+    return Text(f"{moved} streams moved, {saved} outlived their engine{waited}")
 
 
 def learning_lines(facts: Mapping[str, Any]) -> Text:
