@@ -216,6 +216,16 @@ class Staged:
         )
 
     @property
+    def moves(self) -> bool:
+        """Whether running requests are counted on to move on."""
+        return self._params.migration
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Lengths in tokens between the stages, as they are now."""
+        return tuple(boundary.tokens for boundary in self.boundaries)
+
+    @property
     def outlook(self) -> str:
         return self.plan.reason
 

@@ -21,6 +21,7 @@ from picker.policies.variant import policy_maker
 from picker.simulator.bounds import NAMES, is_bound, make_bound
 from picker.simulator.generator import SCHEME
 from picker.simulator.learning_time import learning_times, with_learning_times
+from picker.simulator.migration import Migration
 from picker.simulator.pool_spec import parse_pool
 from picker.simulator.replay_run import Cell, Setting, measure_capacity, run_cell
 from picker.simulator.report import render
@@ -97,6 +98,13 @@ def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, .
     "--detection-ms", type=DELAY, default=1000.0, help="From a join, leave or crash to the router's new pool."
 )
 @click.option("--regret-stride", type=click.IntRange(0), default=16, help="Regret at one pick in N; 0 for none.")
+@click.option("--kv", type=click.Choice(["pull", "compute"]), default="pull", help="How KV moves between engines.")
+@click.option("--link-gbps", type=click.FloatRange(0.01, 1e5), default=100.0, help="Of each engine, for moved KV.")
+@click.option("--transfers", type=click.IntRange(1, 64), default=3, help="Moves open at one engine.")
+@click.option("--message-ms", type=DELAY, default=2.0, help="Between agents that agree on a move.")
+@click.option("--handover-ms", type=DELAY, default=30.0, help="From that to the request in its next engine.")
+@click.option("--move-ahead", is_flag=True, help="Who moved is admitted before all that wait.")
+@click.option("--known-steps", is_flag=True, help="Tell policies that plan the engines' step times.")
 @click.option("--slo-ttft-ms", type=DELAY, default=1000.0, help="SLO of the first token, plus")
 @click.option("--slo-ttft-ms-per-1k", type=DELAY, default=62.5, help="so much per 1,000 prompt tokens.")
 @click.option("--slo-tpot-ms", type=DELAY, default=50.0, help="SLO of each further token.")
@@ -237,6 +245,15 @@ def _setting(trace: str, pool: str, given: dict[str, Any]) -> Setting:
         ),
         slo=Slo(given["slo_ttft_ms"], given["slo_ttft_ms_per_1k"], given["slo_tpot_ms"]),
         regret_stride=given["regret_stride"],
+        migration=Migration(
+            kv=given["kv"],
+            link_gbps=given["link_gbps"],
+            transfers=given["transfers"],
+            message_ms=given["message_ms"],
+            handover_ms=given["handover_ms"],
+            ahead=given["move_ahead"],
+        ),
+        known_steps=given["known_steps"],
     )
 
 

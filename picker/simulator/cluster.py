@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -32,11 +33,15 @@ from picker.simulator.ended import Ended, Result, Series, look_at
 from picker.simulator.engine import Engine
 from picker.simulator.events import Crash, Join, Leave, PoolEvent, Slow
 from picker.simulator.foresight import Moment, OnTheWay, Seer
+from picker.simulator.migration import Migration, Moving
+from picker.simulator.moves import Moves
 from picker.simulator.pool_spec import slowed
 from picker.simulator.sequence import EngineRequest, Limits, Refused
+from picker.simulator.sequence import Sequence as EngineSequence
 from picker.simulator.signals import Signals
-from picker.simulator.station import IDLE, Station
+from picker.simulator.station import Station
 from picker.simulator.steptime import StepTime
+from picker.simulator.streams import Streams
 from picker.simulator.training import Training
 from picker.simulator.watching import Watching
 from picker.simulator.workload import Job, Workload, chain
@@ -73,9 +78,11 @@ class Cluster:
         joining: Callable[[str], StepTime] | None = None,
         seers: Sequence[Seer] = (),
         watchers: Iterable[Watcher] = (),
+        migration: Migration | None = None,
     ) -> None:
         """`policy` makes one from the randomness it may use; `joining` gives the row of an engine type that joins.
-        `seers` are shown the truth before each pick, `watchers` are the router's.
+        `seers` are shown the truth before each pick, `watchers` are the router's. Running requests move as `migration`
+        lets them if the policy plans for that; without it, none does.
 
         Raises ValueError for settings that cannot be.
         """
@@ -96,7 +103,10 @@ class Cluster:
         self._watching = Watching(self._clock, self.router, self.index, signals, random.Random(seed))
         self._by_address: dict[str, Station] = {}
         self._members: dict[str, Endpoint] = {}
-        self._inside: dict[str, dict[str, _Flight]] = {}
+        self._streams = Streams(self._clock, self._watching.wake)
+        self._moves: Moves | None = None
+        if migration is not None and isinstance(made, Moving) and made.moves:
+            self._moves = Moves(self._clock, self._streams, migration, made)
         self._left = 0
         self._ended: list[Ended] = []
         self._series = Series()
@@ -123,7 +133,8 @@ class Cluster:
         # What was still to come refers to the cluster, and its indexes reserve gigabytes of address space: with enough
         # of them waiting for the collector, the process can start no other.
         clock.clear()
-        return Result(self._ended, self._series, self._clock.now, self.stations, self._training.handovers)
+        moved = None if self._moves is None else self._moves.tally
+        return Result(self._ended, self._series, clock.now, self.stations, self._training.handovers, moved)
 
     # -- one request ----------------------------------------------------------------------------------------------
 
@@ -167,35 +178,27 @@ class Cluster:
                 continue
             flight.address = address
             try:
-                before = station.ends_ms
-                station.submit(asked, self._clock.now)
+                self._streams.submit(station, asked, partial(self._heard, flight))
             except Refused as refused:
                 self._answer(flight, 503 if refused.reason == "queue-full" else 400)
-                return
-            self._inside[address][asked.id] = flight
-            self._watching.wake(station)
-            if station.ends_ms != before:
-                self._clock.at(station.ends_ms, self._step, station)
             return
         self._answer(flight, 503)
 
-    def _step(self, station: Station) -> None:
-        if station.ends_ms != self._clock.now:
-            return  # a run that was cut short meanwhile
-        inside = self._inside[station.address]
-        back = self._clock.now + self.signals.response_ms
-        for sequence in station.end():
-            flight = inside[sequence.request.id]
-            if flight.first_ms is None:
-                flight.first_ms = back
-                self._clock.at(back, self._first_byte, flight)
-            if sequence.finished:
-                del inside[sequence.request.id]
-                flight.cached_tokens = sequence.cached_tokens or 0
-                flight.preemptions = sequence.preemptions
-                self._answer(flight, 200)
-        if station.ends_ms != IDLE:
-            self._clock.at(station.ends_ms, self._step, station)
+    def _heard(self, flight: _Flight, sequence: EngineSequence | None) -> None:
+        """A token came; the request left an engine, finished or not; or the engine died."""
+        if sequence is None:
+            self._answer(flight, 0)
+            return
+        if flight.first_ms is None:
+            flight.first_ms = self._clock.now + self.signals.response_ms
+            flight.cached_tokens = sequence.cached_tokens or 0
+            self._clock.at(flight.first_ms, self._first_byte, flight)
+        if not sequence.live:
+            flight.preemptions += sequence.preemptions
+        if sequence.finished:
+            if self._moves is not None:
+                self._moves.over(sequence.request.id)
+            self._answer(flight, 200)
 
     def _first_byte(self, flight: _Flight) -> None:
         assert flight.decision is not None
@@ -229,8 +232,8 @@ class Cluster:
             took,
             job.prompt_tokens,
             job.output_tokens if complete else 0,
-            flight.cached_tokens,
-            flight.preemptions,
+            flight.cached_tokens if complete else 0,
+            flight.preemptions if complete else 0,
             status,
             flight.address,
         )
@@ -245,6 +248,8 @@ class Cluster:
         """What the service does now and then; and a look at the load for the record."""
         self.router.sweep(self._clock.now / 1e3)
         self._training.turn(self._clock.now / 1e3)
+        if self._moves is not None:
+            self._moves.follow()
         if not self._exact:
             columns = self.router.table.columns
             for slot in self.router.pool.view.slots.tolist():
@@ -257,10 +262,10 @@ class Cluster:
     def _add(self, row: StepTime) -> Station:
         number = len(self.stations)
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:8000"
-        station = Station(address, Engine(row, self._limits, events=self._exact))
+        # Engines that exchange sequences number them apart.
+        station = Station(address, Engine(row, self._limits, events=self._exact, first=number << 24))
         self.stations.append(station)
         self._by_address[address] = station
-        self._inside[address] = {}
         return station
 
     def _happen(self, event: PoolEvent) -> None:
@@ -276,19 +281,14 @@ class Cluster:
             case Crash():
                 station = self.stations[event.engine]
                 self._watching.wake(station)
-                station.crash()
-                inside = self._inside[station.address]
-                for flight in inside.values():
-                    self._answer(flight, 0)
-                inside.clear()
+                self._streams.crash(station)
                 self._clock.at(self._clock.now + self.signals.detection_ms, self._change_pool, {station.address: False})
             case Slow():
                 station = self.stations[event.engine]
                 before = station.ends_ms
                 station.cut(self._clock.now)
                 station.engine.step_time = slowed(station.row, event.factor)
-                if station.ends_ms not in (before, IDLE):
-                    self._clock.at(station.ends_ms, self._step, station)
+                self._streams.changed(station, before)
 
     def _change_pool(self, changes: dict[str, bool]) -> None:
         """The router learns who is there now."""
@@ -306,3 +306,6 @@ class Cluster:
             self._watching.left(self._by_address[endpoint.address])
         for slot, endpoint in change.added:
             self._watching.joined(self._by_address[endpoint.address], slot)
+        if self._moves is not None:
+            view = self.router.pool.view
+            self._moves.pool({int(view.slots[at]): self._by_address[a] for a, at in view.by_address.items()})

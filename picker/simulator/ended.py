@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from picker.learning.guard import Transition
+from picker.simulator.migration import Tally
 from picker.simulator.station import Station
 from picker.simulator.training import Progress, Training
 
@@ -85,3 +86,5 @@ class Result:
     stations: Sequence[Station]
     handovers: Sequence[Transition] = ()
     """Of the guard of a policy that learns."""
+    moved: Tally | None = None
+    """None where nothing can move."""

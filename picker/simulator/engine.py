@@ -18,17 +18,15 @@ from itertools import groupby
 import numpy as np
 
 from picker.simulator.blocks import BlockPool, Blocks
+from picker.simulator.kv_account import KvAccount
 from picker.simulator.sequence import (
-    Cleared,
     Counters,
     EngineRequest,
-    KvEvent,
     Limits,
     Refused,
     Removed,
     Sequence,
     Step,
-    Stored,
 )
 from picker.simulator.steptime import StepTime
 
@@ -37,9 +35,16 @@ class Engine:
     """The scheduler, its KV blocks and its step time."""
 
     def __init__(
-        self, step_time: StepTime, limits: Limits | None = None, *, kv_tokens: int | None = None, events: bool = False
+        self,
+        step_time: StepTime,
+        limits: Limits | None = None,
+        *,
+        kv_tokens: int | None = None,
+        events: bool = False,
+        first: int = 0,
     ) -> None:
-        """`kv_tokens` replaces the row's KV capacity. KV events are recorded only when `events` is set."""
+        """`kv_tokens` replaces the row's KV capacity. KV events are recorded only when `events` is set. Sequences are
+        numbered from `first`; engines between which they move need numbers of their own."""
         self.step_time = step_time
         self.limits = limits or Limits()
         kv_tokens = step_time.kv_tokens if kv_tokens is None else kv_tokens
@@ -49,8 +54,8 @@ class Engine:
         self.running: list[Sequence] = []
         self.waiting: OrderedDict[str, Sequence] = OrderedDict()
         self._by_id: dict[str, Sequence] = {}
-        self._events: list[KvEvent] | None = [] if events else None
-        self._submitted = 0
+        self._kv = KvAccount(self.pool, self.limits.block_size, events=events)
+        self._submitted = first
 
     def fork(self) -> tuple["Engine", dict[str, Sequence]]:
         """An engine that would go on as this one, and its sequences by id, in place of this one's. It records no KV
@@ -60,7 +65,7 @@ class Engine:
         other._by_id = {key: sequence.fork() for key, sequence in self._by_id.items()}
         other.running = [other._by_id[sequence.request.id] for sequence in self.running]
         other.waiting = OrderedDict((key, other._by_id[key]) for key in self.waiting)
-        other._events = None
+        other._kv = KvAccount(other.pool, self.limits.block_size, events=False)
         return other, other._by_id
 
     @property
@@ -70,11 +75,22 @@ class Engine:
 
     def usage_after(self, steps: int) -> float:
         """`kv_usage` once so many of `decode_steps` are played."""
-        missing = [self._missing(sequence, sequence.computed + steps) for sequence in self.running]
+        missing = [self._kv.missing(sequence, sequence.computed + steps) for sequence in self.running]
         return 1.0 - (self.pool.free - sum(count for count in missing if count > 0)) / self.pool.size
 
-    def submit(self, request: EngineRequest) -> Sequence:
-        """Queue a request. Raises Refused."""
+    def find(self, request_id: str) -> Sequence | None:
+        """Running or waiting here."""
+        return self._by_id.get(request_id)
+
+    def owed(self) -> list[tuple[Sequence, int]]:
+        """Sequences that have tokens to compute before their next one, and how many."""
+        running = [(s, s.known - s.computed) for s in self.running if s.known - s.computed > 1 or not s.generated]
+        size = self.limits.block_size
+        hits = (len(self.pool.match(s.hashes, (s.known - 1) // size)) for s in self.waiting.values())
+        return running + [(s, s.known - size * hit) for s, hit in zip(self.waiting.values(), hits, strict=True)]
+
+    def submit(self, request: EngineRequest, *, ahead: bool = False) -> Sequence:
+        """Queue a request, at the end or `ahead` of all that wait. Raises Refused."""
         if request.prompt_tokens < 1 or request.output_tokens < 1:
             raise Refused("empty", "a request needs at least one prompt token and one output token")
         if request.prompt_tokens + request.output_tokens > self.max_model_len:
@@ -91,6 +107,8 @@ class Engine:
             request, self.limits.block_size, self._submitted
         )
         self._submitted += 1
+        if ahead:
+            self.waiting.move_to_end(request.id, last=False)
         return sequence
 
     def abort(self, request_id: str) -> bool:
@@ -104,13 +122,18 @@ class Engine:
         self.counters.aborted_requests += 1
         return True
 
+    def withdraw(self, request_id: str) -> Sequence | None:
+        """As `abort`: the sequence, whose `rest` may go on elsewhere, without the token of the step in progress."""
+        sequence = self._by_id.get(request_id)
+        return sequence if self.abort(request_id) else None
+
+    def bring(self, request: EngineRequest, tokens: int) -> bool:
+        """`KvAccount.bring`; its events go out with the next step."""
+        return self._kv.bring(request, tokens)
+
     def reset_prefix_cache(self) -> bool:
         """Forget all cached blocks; refused (False) while any is in use. The event goes out with the next step."""
-        if not self.pool.clear():
-            return False
-        if self._events is not None:
-            self._events.append(Cleared())
-        return True
+        return self._kv.clear()
 
     def schedule(self) -> Step | None:
         """Begin the next step; None when no request is here. The caller completes it before it schedules again."""
@@ -141,7 +164,7 @@ class Engine:
             budget -= new
             sequence.computed = before + new
             if before + new - sequence.stored >= size:
-                self._store(sequence)
+                self._kv.store(sequence)
             if before + new == sequence.known:
                 emitting.append(sequence)
 
@@ -167,7 +190,9 @@ class Engine:
         self.counters.steps += 1
         self.counters.computed_tokens += tokens
         duration = self.step_time.ms(tokens, work, context, decodes, history, longest)
-        return Step(duration, tokens, decodes, tuple(prefills), tuple(emitting), tuple(preempted), self._take_events())
+        return Step(
+            duration, tokens, decodes, tuple(prefills), tuple(emitting), tuple(preempted), self._kv.take_events()
+        )
 
     def complete(self, step: Step) -> list[Sequence]:
         """End the step. Gives each sequence that got a token in it; those with `finished` set have left the engine."""
@@ -196,7 +221,7 @@ class Engine:
                 steps = left
         if not self.running or self._admissible():
             return 0
-        while steps and sum(self._missing(s, s.computed + steps) for s in self.running) > self.pool.free:
+        while steps and sum(self._kv.missing(s, s.computed + steps) for s in self.running) > self.pool.free:
             steps //= 2
         return steps
 
@@ -227,7 +252,7 @@ class Engine:
         evicted = self._share_out(growing, taken_at) if growing else []
         for sequence in self.running:
             if sequence.computed - sequence.stored >= size:
-                self._store(sequence, told=False)
+                self._kv.store(sequence, told=False)
         finished = [sequence for sequence in self.running if sequence.known >= sequence.end]
         for sequence in finished:
             self.running.remove(sequence)
@@ -247,7 +272,7 @@ class Engine:
         for sequence, count in growing:
             sequence.room(count)[:] = blocks[start : start + count]
             start += count
-        if self._events is None or not len(gone):
+        if not self._kv.told or not len(gone):
             return []
         taken_at.sort()
         steps = [taken_at[position] for position in positions.tolist()]
@@ -268,14 +293,14 @@ class Engine:
     def _grow(self, sequence: Sequence, new: int, preempted: list[Sequence]) -> bool:
         """Blocks for `new` more tokens of a running sequence, at the price of the last admitted ones; False when it
         had to give way itself."""
-        need = self._missing(sequence, sequence.computed + new)
+        need = self._kv.missing(sequence, sequence.computed + new)
         while need > self.pool.free:
             victim = self.running.pop()
             self._preempt(victim)
             preempted.append(victim)
             if victim is sequence:
                 return False
-        self._take(sequence, need)
+        self._kv.take(sequence, need)
         return True
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
@@ -287,10 +312,10 @@ class Engine:
         cached = len(hits) * self.limits.block_size
         self.pool.claim(hits)
         sequence.room(len(hits))[:] = hits
-        self._take(sequence, need)
+        self._kv.take(sequence, need)
         sequence.stored = cached
         sequence.computed = cached + new
-        self._store(sequence)
+        self._kv.store(sequence)
         del self.waiting[sequence.request.id]
         self.running.append(sequence)
         if sequence.cached_tokens is None:
@@ -314,7 +339,7 @@ class Engine:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Back to the head of the queue, to be recomputed (from what of it is still cached then)."""
-        self._release(sequence)
+        self._kv.release(sequence)
         sequence.preemptions += 1
         self.counters.preemptions += 1
         self.waiting[sequence.request.id] = sequence
@@ -322,35 +347,5 @@ class Engine:
 
     def _leave(self, sequence: Sequence) -> None:
         sequence.live = False
-        self._release(sequence)
+        self._kv.release(sequence)
         del self._by_id[sequence.request.id]
-
-    def _release(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.blocks[: sequence.held])
-        sequence.held = sequence.computed = sequence.stored = 0
-
-    def _missing(self, sequence: Sequence, tokens: int) -> int:
-        """Blocks it lacks to hold `tokens`."""
-        return -(-tokens // self.limits.block_size) - sequence.held
-
-    def _take(self, sequence: Sequence, count: int) -> None:
-        gone, _ = self.pool.take(sequence.room(count))
-        if self._events is not None and len(gone):
-            self._events.append(Removed(gone))
-
-    def _store(self, sequence: Sequence, *, told: bool = True) -> None:
-        """Make the blocks matchable that this step fills; as in vLLM, later requests of the same step hit them."""
-        size, hashes = self.limits.block_size, sequence.hashes
-        first, last = sequence.stored // size, sequence.computed // size
-        sequence.stored = last * size
-        self.pool.store(sequence.blocks[first:last], hashes[first:last])
-        if told and self._events is not None and first < last:
-            parent = int(hashes[first - 1]) if first else None
-            self._events.append(Stored(hashes[first:last], parent, sequence.request, first))
-
-    def _take_events(self) -> tuple[KvEvent, ...]:
-        if not self._events:
-            return ()
-        events = tuple(self._events)
-        self._events.clear()
-        return events

@@ -5,13 +5,14 @@ Everything that a cell needs is plain data (`Setting`, `Cell`), so that it can b
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from picker.policies.policy import Policy
 from picker.policies.variant import file_stem, policy_maker
 from picker.simulator.bounds import is_bound, make_bound
 from picker.simulator.capacity import bound_ms, find_capacity
@@ -19,6 +20,7 @@ from picker.simulator.cluster import Cluster
 from picker.simulator.ended import Ended
 from picker.simulator.events import PoolEvent, parse_events
 from picker.simulator.generator import SCHEME, generate
+from picker.simulator.migration import Migration
 from picker.simulator.pool_spec import EngineTypes, parse_pool
 from picker.simulator.regret import Regret
 from picker.simulator.sequence import Limits
@@ -27,6 +29,7 @@ from picker.simulator.steptime import load_table, parse_table
 from picker.simulator.summary import Slo, summarize
 from picker.simulator.workload import Workload
 from picker.simulator.workload_files import parse_workload
+from picker.stages.step_model import StepModel, of_row
 
 CAPACITY_POLICY = "least-request"
 CAPACITY_REQUESTS = 3000
@@ -58,6 +61,9 @@ class Setting:
     slo: Slo = field(default_factory=Slo)
     regret_stride: int = 16
     """Regret is measured at one pick in so many; 0 measures none."""
+    migration: Migration = field(default_factory=Migration)
+    known_steps: bool = False
+    """Whether policies that plan are told the engines' step times; they fit them otherwise."""
 
     def types(self) -> EngineTypes:
         """Raises ValueError."""
@@ -97,6 +103,13 @@ class Setting:
         return replace(self, events="", limit=limit, warm_up=0, slo=Slo(), regret_stride=0).key()
 
 
+@runtime_checkable
+class KnowsSteps(Protocol):
+    """A policy that can be told step times, by the name of the hardware."""
+
+    def know(self, models: Mapping[str, StepModel]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """`time_scale`: arrivals come so many times as dense as the trace has them; it is what `load` comes to."""
@@ -112,6 +125,19 @@ class Cell:
         return f"{file_stem(self.policy)}_{scale}_s{self.seed}.json"
 
 
+def maker(setting: Setting, policy: str) -> Callable[[np.random.Generator], Policy]:
+    """Makes the policy, told what the setting has it know. Raises ValueError."""
+    make, models = policy_maker(policy), {row.name: of_row(row) for row in parse_pool(setting.pool, setting.types())}
+
+    def made(rng: np.random.Generator) -> Policy:
+        one = make(rng)
+        if setting.known_steps and isinstance(one, KnowsSteps):
+            one.know(models)
+        return one
+
+    return made
+
+
 def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lambda _: None) -> dict[str, Any]:
     """Run one cell; equal arguments give equal results. Raises ValueError, OSError."""
     types = setting.types()
@@ -120,13 +146,14 @@ def run_cell(setting: Setting, cell: Cell, on_end: Callable[[Ended], None] = lam
     regret = Regret(setting.regret_stride, cell.seed) if setting.regret_stride else None
     cluster = Cluster(
         parse_pool(setting.pool, types),
-        policy_maker(cell.policy) if bound is None else lambda rng: bound,
+        maker(setting, cell.policy) if bound is None else lambda rng: bound,
         seed=cell.seed,
         signals=setting.signals,
         events=setting.pool_events(),
         joining=types.row,
         seers=[seer for seer in (bound, regret) if seer is not None],
         watchers=[] if regret is None else [regret],
+        migration=setting.migration,
     )
     result = cluster.run(workload, on_end=on_end)
     return {

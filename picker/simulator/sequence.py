@@ -79,7 +79,7 @@ class Sequence:
     )
 
     def __init__(self, request: EngineRequest, block_size: int, number: int) -> None:
-        """`number` is one that no other sequence of the engine has."""
+        """`number` is one that no other sequence has, of this engine or of those that it may move to."""
         self.request = request
         self.known = request.prompt_tokens
         """Tokens that exist: the prompt and what was generated."""
@@ -114,6 +114,13 @@ class Sequence:
         """Places of so many more blocks, for the caller to fill."""
         start, self.held = self.held, self.held + count
         return self.blocks[start : self.held]
+
+    def rest(self, block_size: int) -> EngineRequest:
+        """What is left of it, as a request to another engine: all tokens that exist are the prompt, whose full blocks
+        keep their identity."""
+        asked = self.request
+        hashes = self.hashes[: max(len(asked.hashes), self.known // block_size)]
+        return EngineRequest(asked.id, self.known, self.end - self.known, hashes, salt=asked.salt)
 
     @property
     def generated(self) -> int:

@@ -64,16 +64,26 @@ class Station:
             other._step = self._step._replace(emitting=tuple(here), prefills=(), preempted=(), events=())
         return other
 
-    def submit(self, request: EngineRequest, now: float) -> Sequence:
+    def submit(self, request: EngineRequest, now: float, *, ahead: bool = False) -> Sequence:
         """Hand a request to the engine; `ends_ms` may change. Raises Refused."""
-        first = not self.engine.waiting
-        sequence = self.engine.submit(request)
+        first = ahead or not self.engine.waiting
+        sequence = self.engine.submit(request, ahead=ahead)
         if self.ends_ms == IDLE:
             self._begin(now)
         elif first:
             # Behind a head of queue that does not fit, a newcomer changes nothing.
             self.cut(now)
         return sequence
+
+    def withdraw(self, request_id: str, now: float) -> Sequence | None:
+        """Take a request away (`Engine.withdraw`); `ends_ms` may change."""
+        self.cut(now)
+        return self.engine.withdraw(request_id)
+
+    def bring(self, request: EngineRequest, tokens: int, now: float) -> bool:
+        """KV came from another engine (`Engine.bring`); `ends_ms` may change."""
+        self.cut(now)
+        return self.engine.bring(request, tokens)
 
     def settle(self, now: float) -> None:
         """Play the steps of a run that have ended by `now`; who finishes is left to `end`."""

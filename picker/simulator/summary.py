@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.simulator.ended import Ended, Result
+from picker.simulator.migration import Tally
 from picker.simulator.timeline import timeline
 
 GRID = np.linspace(0.0, 100.0, 101)
@@ -73,8 +74,15 @@ def summarize(result: Result, slo: Slo, warm_up: int = 0) -> dict[str, Any]:
             for station in result.stations
         ],
         "ttft_grid_ms": _quantiles(ttft, GRID),
+        "moved": None if result.moved is None else _moved(result.moved),
         "series": timeline(result),
     }
+
+
+def _moved(tally: Tally) -> dict[str, Any]:
+    """Of the whole run."""
+    counts = {name: getattr(tally, name) for name in ("offered", "given_up", "moved", "resumed")}
+    return {**counts, "gigabytes": tally.bytes / 1e9, "gap_ms": spread(tally.gaps_ms)}
 
 
 def spread(values: Iterable[float]) -> dict[str, float | None]:

@@ -7,8 +7,9 @@ from picker.learning.decision import Balance
 from picker.learning.guard import Mode, Reason, Transition
 from picker.learning.learner import Learner
 from picker.learning.model import Model
+from picker.learning.rounds import Rounds
 from picker.learning.trainer import Trainer
-from picker.learning.training import Parts, errors, train
+from picker.learning.training import Parts, errors
 from picker.policies.policy import Plans, Policy, innermost
 from picker.routing.decisions import Decision
 
@@ -57,9 +58,8 @@ class Training:
         policy = innermost(policy)
         if isinstance(policy, Trained):
             self._policy = policy
-            parts = policy.parts
             self._learner = policy.learner
-            self.trainer = Trainer(lambda rows, version: train(rows, version, parts), errors)
+            self.trainer = Trainer(Rounds(policy.parts), errors)
         self._ready: tuple[float, Model] | None = None
 
     def turn(self, now: float) -> None:

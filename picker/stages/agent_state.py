@@ -20,11 +20,13 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class OwnState:
-    """Of one engine, now. `kv_free` does not count reservations of transfers as used."""
+    """Of one engine, now. `kv_free` does not count reservations of transfers as used. `wait_ms`: how long a newcomer
+    would wait for its first step, behind what is to be prefilled."""
 
     residents: tuple[Resident, ...]
     kv_free: int
     kv_tokens: int
+    wait_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class BidSettings:
     kv_full: float = 0.85
     move_ms: float = 50.0
     transfers: int = 3
+    line_ms: float = 1000.0
+    """An engine with a longer wait bids nothing: what is brought would be evicted before it is used."""
     window_s: float = 0.05
     accept_s: float = 0.2
     copy_s: float = 10.0
@@ -74,6 +78,11 @@ def step_ms(model: StepModel, lengths: Sequence[float]) -> float:
     context = sum(lengths)
     uneven = len(lengths) * max(lengths, default=0.0) - context
     return model.fixed_ms + model.decode_ms * len(lengths) + model.context_ms * (context + model.alpha * uneven) / 1e6
+
+
+def prefill_ms(model: StepModel, new_tokens: float, length: float) -> float:
+    """What computing the last `new_tokens` of a prompt of this length adds to the steps that do it, in ms."""
+    return model.prefill_ms * new_tokens + model.work_ms * new_tokens * (length - new_tokens / 2) / 1e6
 
 
 def relief_ms(model: StepModel, residents: Sequence[Resident], leaving: Resident) -> float:

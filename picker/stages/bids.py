@@ -195,7 +195,9 @@ class Agent:
         """The window is over: take the best bid, or ask further away next time."""
         self._asking = None
         here = next((r for r in self._state.residents if r.request == asking.resident.request), None)
-        best = max(asking.bids.values(), key=lambda bid: (-bid.step_ms - bid.burden_ms, bid.sender), default=None)
+        left = asking.resident.tokens_left
+        costs = {bid: left * (bid.step_ms + bid.burden_ms) + bid.wait_ms for bid in asking.bids.values()}
+        best = min(costs, key=lambda bid: (costs[bid], bid.sender), default=None)
         if here is None or best is None or not self._worth(here, best):
             self._wide, self._quiet_until = not self._wide, now + self.settings.again_s
             return []
@@ -213,7 +215,7 @@ class Agent:
         those it joins."""
         others = len(self._state.residents) - 1
         per_step = self._step_ms() - bid.step_ms + others * self._relief_ms(resident) - bid.burden_ms
-        return resident.tokens_left * per_step
+        return resident.tokens_left * per_step - bid.wait_ms
 
     def _answered(self, message: Accept | Decline | Committed | Refused, now: float) -> list[Output]:
         number, transfer = message.number, self.outgoing.get(message.number)
@@ -262,11 +264,11 @@ class Agent:
     # -- taking -----------------------------------------------------------------------------------------------------
 
     def _bid(self, ask: Ask) -> list[Output]:
-        if not self._room(ask.kv_tokens) or self._hot():
+        if not self._room(ask.kv_tokens) or self._hot() or self._state.wait_ms > self.settings.line_ms:
             return []
         after = self._step_ms(ask.length)
         burden = len(self._state.residents) * (after - self._step_ms())
-        return [Bid(self.name, ask.sender, ask.ask, after, burden)]
+        return [Bid(self.name, ask.sender, ask.ask, after, burden, self._state.wait_ms)]
 
     def _room(self, kv_tokens: int) -> bool:
         fits = 0 < kv_tokens <= self._state.kv_free - self.incoming.reserved_tokens

@@ -33,11 +33,13 @@ class Ask(Message):
 
 @dataclass(frozen=True, slots=True)
 class Bid(Message):
-    """It would have steps of `step_ms` here, and all that is here would have `burden_ms` more of them per step."""
+    """It would have steps of `step_ms` here, the first after `wait_ms`, and all that is here would have `burden_ms`
+    more of them per step."""
 
     ask: int
     step_ms: float
     burden_ms: float
+    wait_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
