@@ -8,10 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from hpack import Decoder
+from wire_peer import frame, grpc, request, settings, window_update
 
 from picker.wire.connection import Connection
 from picker.wire.events import Event, HalfClosed, MessageReceived, StreamEnded, StreamOpened
-from picker.wire.frames import ACK, END_STREAM, HEAD, LARGEST, PREFACE, Kind, Setting
+from picker.wire.frames import ACK, END_STREAM, HEAD, LARGEST, PADDED, PREFACE, Kind, Setting
 from picker.wire.limits import WireLimits
 
 
@@ -194,3 +195,52 @@ class Judge:
             self.initial = value
         elif name == Setting.MAX_FRAME_SIZE:
             self.frame_bytes = value
+
+
+class Client:
+    """A peer that keeps the rules: it sends its messages as room is given, cut and padded as it likes, and gives room
+    for what comes back, which is the same. The owner answers each message with itself."""
+
+    def __init__(self, limits: WireLimits, bodies: list[list[int]], window: int) -> None:
+        self.judge = Judge(limits)
+        self.messages = {2 * i + 1: [bytes([i]) * size for size in sizes] for i, sizes in enumerate(bodies)}
+        self._left = {stream: bytearray(grpc(*messages)) for stream, messages in self.messages.items()}
+        self._room = dict.fromkeys(self.messages, limits.stream_window)
+        self._answered = 0
+        self.judge.say(PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, window)) + frame(Kind.SETTINGS, ACK, 0))
+        for stream in self.messages:
+            self.judge.say(request(stream))
+
+    @property
+    def heard(self) -> dict[int, list[bytes]]:
+        """The messages that the owner got."""
+        return {stream: self.judge.sides[stream].messages for stream in self.messages}
+
+    @property
+    def done(self) -> bool:
+        return all(self.judge.sides[stream].closed for stream in self.messages)
+
+    def turn(self, stream: int, cut: int, padding: int, more: int, together: int | None = None) -> None:
+        """One frame, where there is room for it; then room for `more` bytes on the stream and, unless that is told
+        apart, as many for all streams `together`."""
+        left = self._left[stream]
+        extra = padding + 1 if padding else 0
+        size = min(cut, self._room[stream] + self.judge.given[stream] - extra, len(left))
+        if size > 0:
+            payload = bytes([padding]) * bool(padding) + left[:size] + bytes(padding)
+            del left[:size]
+            self._room[stream] -= len(payload)
+            self.judge.say(frame(Kind.DATA, (PADDED if padding else 0) | (not left), stream, payload))
+        if not self.judge.sides[stream].closed:
+            self.judge.say(window_update(stream, more))
+        if together != 0:
+            self.judge.say(window_update(0, more if together is None else together))
+        self._answer()
+
+    def _answer(self) -> None:
+        for event in self.judge.told[self._answered :]:
+            if isinstance(event, MessageReceived):
+                self.judge.send(event.stream, event.data)
+            elif isinstance(event, HalfClosed):
+                self.judge.finish(event.stream)
+        self._answered = len(self.judge.told)
