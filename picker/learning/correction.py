@@ -6,7 +6,8 @@ long before a model trained on everybody's says so. Per endpoint and target:
     memory    rows that the mean is made of, at most 1/RATE; a row weighs 1/memory: a plain mean at first, then
               exponential forgetting (river's EWMean, rate .12)
     evidence  rows that speak for the mean, at most MOST_EVIDENCE
-    shown     mean x evidence / (evidence + 3) x 2^(-silence / half-life), clipped
+    lasting   the mean, drawn towards the pool's by as much as endpoints' means are luck (`picker/learning/lasting.py`)
+    shown     lasting x evidence / (evidence + 3) x 2^(-silence / half-life), clipped
 
 Memory and evidence halve with silence too: after a long one the next row counts more than what was known before.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from river.stats import EWMean
 
 from picker.engines.table import grown
+from picker.learning.lasting import Lasting
 
 TTFT, TPOT = 0, 1
 BOUNDS = (1.5, 1.0)
@@ -43,6 +45,7 @@ class Corrections:
         self._half_life_s = half_life_s
         self._mean, self._memory, self._evidence = (np.zeros((2, capacity)) for _ in range(3))
         self._since = np.full((2, capacity), -np.inf)
+        self._lasting = Lasting(capacity)
         self._learners: tuple[list[EWMean | None], ...] = ([None] * capacity, [None] * capacity)
 
     def ensure(self, capacity: int) -> None:
@@ -53,6 +56,7 @@ class Corrections:
             grown(columns, capacity, _NOTHING) for columns in (self._mean, self._memory, self._evidence)
         )
         self._since = grown(self._since, capacity, _NEVER)
+        self._lasting.ensure(capacity)
         wider = np.zeros(self._mean.shape, np.float32)
         wider[:, : self.by_slot.shape[1]] = self.by_slot
         self.by_slot = wider
@@ -73,23 +77,31 @@ class Corrections:
         """The endpoint drifted: the next rows weigh as much as if only two had been seen."""
         if slot >= 0:
             self._memory[:, slot] = np.minimum(self._memory[:, slot], _ROWS_AFTER_DRIFT)
+            self._lasting.hurry(slot, _ROWS_AFTER_DRIFT)
 
     def clear(self, slot: int) -> None:
         """The endpoint left; the slot's next owner starts without a correction."""
         if slot >= 0:
-            self._place(TTFT, slot, 0.0, 0, -math.inf)
-            self._place(TPOT, slot, 0.0, 0, -math.inf)
+            for target in (TTFT, TPOT):
+                self._lasting.place(target, slot, 0.0, 0)
+                self._place(target, slot, 0.0, 0, -math.inf)
 
     def restart(self, slot: int, log_ttft: float, log_tpot: float, count: int, now: float) -> None:
         """Start over from the mean residuals of `count` rows against a new model; not finite: from nothing."""
         if slot >= 0:
             for target, mean in ((TTFT, log_ttft), (TPOT, log_tpot)):
-                known = math.isfinite(mean)
-                self._place(target, slot, mean if known else 0.0, max(count, 0) if known else 0, now)
+                rows = max(count, 0) if math.isfinite(mean) else 0
+                mean = min(max(mean, -BOUNDS[target]), BOUNDS[target]) if rows else 0.0
+                if rows and self._memory[target, slot]:
+                    self._lasting.shift(target, slot, mean - float(self._mean[target, slot]))
+                else:
+                    self._lasting.place(target, slot, mean, rows)
+                self._place(target, slot, mean, rows, now)
 
     def settle(self, now: float) -> None:
-        """Let silent corrections fade. How often this is called makes no difference to where they stand."""
-        faded = self._mean * self._evidence_share(self._fade(now)) * self._fade(now)
+        """Weigh what lasts, and let silent corrections fade."""
+        self._lasting.weigh()
+        faded = self._lasting.shrunk(self._mean) * self._evidence_share(self._fade(now)) * self._fade(now)
         for target, bound in enumerate(BOUNDS):
             np.clip(faded[target], -bound, bound, out=self.by_slot[target], casting="same_kind")
 
@@ -113,16 +125,21 @@ class Corrections:
         learner.update(residual)
         mean = learner.get()
         self._mean[at], self._memory[at], self._evidence[at], self._since[at] = mean, memory, evidence, now
+        self._lasting.observe(target, slot, residual, mean, fade)
+        self._show(at)
+
+    def _show(self, at: tuple[int, int]) -> None:
+        lasting, evidence = self._lasting, float(self._evidence[at])
+        middle, share = float(lasting.middle[at[0]]), float(lasting.share[at[0]])
+        mean = min(max(middle + share * (float(self._mean[at]) - middle), -BOUNDS[at[0]]), BOUNDS[at[0]])
         self.by_slot[at] = mean * evidence / (evidence + PRIOR_ROWS)
 
     def _place(self, target: int, slot: int, mean: float, rows: int, now: float) -> None:
-        at, bound = (target, slot), BOUNDS[target]
-        mean = min(max(mean, -bound), bound)
-        evidence = min(float(rows), MOST_EVIDENCE)
+        at, evidence = (target, slot), min(float(rows), MOST_EVIDENCE)
         self._learners[target][slot] = None
         self._mean[at], self._memory[at], self._evidence[at] = mean, min(float(rows), 1.0 / RATE), evidence
         self._since[at] = now
-        self.by_slot[at] = mean * evidence / (evidence + PRIOR_ROWS)
+        self._show(at)
 
 
 def _learner(rate: float, mean: float) -> EWMean:

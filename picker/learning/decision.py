@@ -175,7 +175,7 @@ class Balance:
     LEAST, MOST = 0.02, 1.0
     _FORGET, _STEP = 1 / 200, 0.4
 
-    def __init__(self, weight: float = 0.1) -> None:
+    def __init__(self, weight: float = 0.3) -> None:
         self.weight = weight
         self.excess = 0.0
         """Mean decode delay accepted beyond the rule's picks, over that of a mean endpoint."""

@@ -50,8 +50,15 @@ class Parts:
 def train(rows: Experience, version: int, parts: Parts = Parts()) -> Model | None:
     """A model of these rows, sane ones in order of their ends; None for fewer than LEAST_ROWS of them.
 
-    Without the base, trees stand on the mean log latency alone.
+    Without the base, trees stand on the mean log latency alone. Its trees are believed whole; `picker.learning.rounds`
+    asks first how far they should be.
     """
+    model = fitted(rows, version, parts)
+    return model if model is None or not parts.corrections else corrected(model, rows)
+
+
+def fitted(rows: Experience, version: int, parts: Parts) -> Model | None:
+    """The same without corrections of endpoints."""
     timed = ~np.isnan(rows["tpot_ms"])
     if len(rows) < LEAST_ROWS or np.count_nonzero(timed) < LEAST_ROWS:
         return None
@@ -63,27 +70,49 @@ def train(rows: Experience, version: int, parts: Parts = Parts()) -> Model | Non
         tpot_base = fit_base(known.tpot_terms.T[timed], tpot, hardware[timed])
     else:
         ttft_base, tpot_base = _constant(known.ttft_terms, ttft), _constant(known.tpot_terms, tpot)
-    miss = np.log(ttft) - np.log(base_ttft(ttft_base, known.ttft_terms, known.head_ms, hardware))
-    slow = np.log(tpot) - np.log(base_tpot(tpot_base, known.tpot_terms, hardware)[timed])
     features = known.trees.T.astype(np.float32)
-    ttft_trees = _trees(features, np.clip(miss, -2, 2), parts, parts.tree_count)
-    tpot_trees = _trees(features[timed], np.clip(slow, -1, 1), parts, min(parts.tree_count, TPOT_TREES))
-    model = Model(
-        version,
-        len(rows),
-        ttft_base,
-        tpot_base,
-        ttft_trees,
-        tpot_trees,
-        np.where(_ANYWHERE, -_FAR, features.min(axis=0)).astype(np.float32),
-        np.where(_ANYWHERE, _FAR, features.max(axis=0)).astype(np.float32),
+    lowest = np.where(_ANYWHERE, -_FAR, features.min(axis=0)).astype(np.float32)
+    highest = np.where(_ANYWHERE, _FAR, features.max(axis=0)).astype(np.float32)
+    model = Model(version, len(rows), ttft_base, tpot_base, NO_FOREST, NO_FOREST, lowest, highest)
+    miss, slow = missed_by_base(model, rows)
+    return replace(
+        model,
+        ttft_trees=_trees(features, np.clip(miss, -2, 2), parts, parts.tree_count),
+        tpot_trees=_trees(features[timed], np.clip(slow[timed], -1, 1), parts, min(parts.tree_count, TPOT_TREES)),
     )
-    if not parts.corrections:
-        return model
-    left = np.full((2, len(rows)), np.nan)
-    left[0] = miss - np.clip(predict(ttft_trees, features.T), -TTFT_BOUND, TTFT_BOUND)
-    left[1, timed] = slow - np.clip(predict(tpot_trees, features[timed].T), -TPOT_BOUND, TPOT_BOUND)
-    return _with_corrections(model, rows["endpoint"], left)
+
+
+def scaled(model: Model, ttft_share: float, tpot_share: float) -> Model:
+    """The same, its trees saying only such a share of what they would."""
+
+    def less(trees: Forest, share: float) -> Forest:
+        return trees if share == 1 else replace(trees, leaves=trees.leaves * np.float32(share)) if share else NO_FOREST
+
+    return replace(model, ttft_trees=less(model.ttft_trees, ttft_share), tpot_trees=less(model.tpot_trees, tpot_share))
+
+
+def corrected(model: Model, rows: Experience) -> Model:
+    """The same, with what each endpoint's last rows say beyond it."""
+    left, corrections = residuals(model, rows), {}
+    for endpoint in np.unique(rows["endpoint"]).tolist():
+        last = np.flatnonzero(rows["endpoint"] == endpoint)[-_LAST_ROWS:]
+        corrections[endpoint] = Correction(recent_mean(left[0, last]), recent_mean(left[1, last]), len(last))
+    return replace(model, corrections=corrections)
+
+
+def said_by_trees(model: Model, rows: Experience) -> NDArray[np.float64]:
+    """What trees add to the log of TTFT and of TPOT, (2, rows)."""
+    features = _features(rows).trees.astype(np.float32)
+    ttft = np.clip(predict(model.ttft_trees, features), -TTFT_BOUND, TTFT_BOUND)
+    return np.array((ttft, np.clip(predict(model.tpot_trees, features), -TPOT_BOUND, TPOT_BOUND)))
+
+
+def missed_by_base(model: Model, rows: Experience) -> NDArray[np.float64]:
+    """What the base alone misses of log TTFT and log TPOT, (2, rows); nan where unknown."""
+    known, hardware = _features(rows), rows["hardware"].astype(np.intp)
+    ttft = np.log(base_ttft(model.ttft_base, known.ttft_terms, known.head_ms, hardware))
+    tpot = np.log(base_tpot(model.tpot_base, known.tpot_terms, hardware))
+    return np.array((np.log(_ms(rows["ttft_ms"])) - ttft, np.log(_ms(rows["tpot_ms"])) - tpot))
 
 
 def errors(model: Model, rows: Experience) -> NDArray[np.float64]:
@@ -137,15 +166,6 @@ def _trees(features: NDArray[np.float32], target: Vector, parts: Parts, count: i
     if not parts.trees or len(features) < LEAST_TREE_ROWS:
         return NO_FOREST
     return fit_forest(features, target, trees=count, leaves=parts.leaves)
-
-
-def _with_corrections(model: Model, endpoints: NDArray[np.uint32], left: NDArray[np.float64]) -> Model:
-    """`left`, (2, rows): what the shared model misses of log TTFT and log TPOT."""
-    corrections = {}
-    for endpoint in np.unique(endpoints).tolist():
-        last = np.flatnonzero(endpoints == endpoint)[-_LAST_ROWS:]
-        corrections[endpoint] = Correction(recent_mean(left[0, last]), recent_mean(left[1, last]), len(last))
-    return replace(model, corrections=corrections)
 
 
 def recent_mean(values: NDArray[np.float64]) -> float:

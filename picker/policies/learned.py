@@ -3,7 +3,7 @@
 **Formula.** cost = own + w x decode + c x eviction, in milliseconds, lowest wins. *own* is the reward asked for: the
 predicted TTFT by default. *decode* is the delay of every answer decoded there, by this prefill and by a larger batch.
 *eviction* is prefill that others will have to repeat. `picker/learning/decision.py` has the terms, docs/learning.md the
-whole story. Where the rule's choice costs at most a tenth more than the best, it is taken.
+whole story. Where the rule's choice costs no more above the best than predictions err, it is taken.
 
 **Prediction.** A non-negative physical base in milliseconds per hardware class x LightGBM trees on its log error x a
 correction per endpoint that fades. Endpoints are known by what they do, never by which they are.
@@ -17,7 +17,7 @@ grow everywhere, when rows are poisoned. Each reason is a metric and stands in t
 - `reward` (ttft): what the request itself is to gain: `ttft`, `tpot`, `e2e`, `slo-goodput`, or `weighted`.
 - `ttftWeight` (1.0): with `weighted`, ms of cost per ms of TTFT.
 - `decodeWeight` (0.0): with `weighted`, ms of cost per ms of the answer after its first token.
-- `exploration` (0.005): share of picks drawn among endpoints within 10 % of the best.
+- `exploration` (0.005): share of picks drawn among endpoints that are as good as the best, as far as one can tell.
 - `predictor` (trees): or `online-tree`, one adaptive Hoeffding tree per target, learned row by row.
 - `without` (()): leave out `base`, `trees`, `correction`, `marginal-cost` or `guard`, to see what each is worth.
 
@@ -56,8 +56,9 @@ from picker.requests.request import Request
 
 Reward = Literal["ttft", "tpot", "e2e", "slo-goodput", "weighted"]
 Part = Literal["base", "trees", "correction", "marginal-cost", "guard"]
-NEAR = 1.1
-"""Costs within this of the best are near it; where the rule's choice is, it is taken."""
+NEAR, NEAR_SPREADS = 1.1, 0.7
+"""Costs within this of the best, and within so many standard deviations of what predictions err in log, are near it;
+where the rule's choice is, it is taken: the least of many uncertain costs is more often luck than merit."""
 PROBE_COST = 2.0
 """A forgotten endpoint is probed with a request that would cost it at most so many times what the best would."""
 SLO_TTFT_MS, SLO_TPOT_MS = 1000.0, 50.0
@@ -119,7 +120,7 @@ class Learned:
         if unknown:
             by = BY_RULE
         reason = guard.why(by, unknown) if self._guarded else Reason.NONE
-        within = max(least, least * NEAR)
+        within = max(least, least * max(NEAR, math.exp(NEAR_SPREADS * learner.spread)))
         explored = self.params.exploration
         # The rule also knows what no prediction of one request does: how to keep a pool even.
         cost = _first(said.cost, ruled) if said.cost[ruled] <= within else said.cost

@@ -17,12 +17,12 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from picker.learning.experience import Experience
 from picker.learning.memory import MODEL, from_arrays, of_model, to_arrays
 from picker.learning.model import Model
+from picker.learning.rounds import Rounds
 from picker.learning.store import MAX_BYTES, Arrays, StoreError, pack, unpack
 from picker.learning.trainer import Trainer
-from picker.learning.training import Parts, errors, train
+from picker.learning.training import Parts, errors
 from picker.learning.window import Window
 
 M = TypeVar("M")
@@ -101,11 +101,8 @@ def begun(told: Arrays) -> Trainer[Model]:
     base, trees, corrections, tree_count, leaves = told["parts"].tolist()
     parts = Parts(bool(base), bool(trees), bool(corrections), tree_count, leaves)
     known = of_model(told)
-
-    def fit(rows: Experience, version: int) -> Model | None:
-        return train(rows, version, parts)
-
-    return Trainer(fit, errors, window, model=from_arrays(known) if known else None, version=int(told["version"]))
+    model = from_arrays(known) if known else None
+    return Trainer(Rounds(parts), errors, window, model=model, version=int(told["version"]))
 
 
 def main() -> None:

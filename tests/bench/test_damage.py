@@ -77,4 +77,4 @@ def test_where_spreading_hot_prefixes_would_evict_them_everywhere_guard_and_marg
     rule, whole, greedy = (over_seeds(policy) for policy in (RULE, LEARNED, f"{LEARNED}?without=guard+marginal-cost"))
     assert whole[0] < WORST * rule[0]
     assert greedy[0] > 1.2 * whole[0]
-    assert greedy[1] < 0.9 * whole[1]
+    assert greedy[1] < 0.95 * whole[1]

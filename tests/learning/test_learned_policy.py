@@ -115,7 +115,15 @@ class TestWhoDecides:
 class TestWhatIsTaken:
     def test_the_faster_engine_though_more_is_queued_there(self) -> None:
         rows = example_rows(REQUEST, hardware=[FAST, SLOW], queued_tokens=[800, 0], prefilling=[1, 0])
-        assert by_model(in_charge(), rows).cost.argmin() == 0
+        policy = in_charge()
+        policy.learner.spread = 0.1
+        assert by_model(policy, rows).cost.argmin() == 0
+
+    def test_the_rules_choice_where_predictions_err_by_more_than_it_is_said_to_lose(self) -> None:
+        rows = example_rows(REQUEST, hardware=[FAST, SLOW], queued_tokens=[800, 0], prefilling=[1, 0])
+        policy = in_charge()
+        policy.learner.spread = 0.6
+        assert by_model(policy, rows).cost.argmin() == policy.rule.score(REQUEST, rows, 1.0).cost.argmin() == 1
 
     def test_the_rules_choice_where_little_is_lost_by_it(self) -> None:
         rows = example_rows(REQUEST, hit_tokens=[60, 0], batch=[2, 0])
