@@ -45,6 +45,7 @@ EVERYTHING = merged(
     at("router.monitoring.prometheus.enabled", True),
     at("router.epp.pluginsConfig", {"apiVersion": "llm-d.ai/v1alpha1", "kind": "EndpointPickerConfig"}),
     at("picker.kvEvents", {"port": 5557, "replayPort": 5558}),
+    at("picker.handoff", {"enabled": True, "tokenSecret": "pool-token"}),
 )
 POOLS = at("router.inferencePool.existing", [{"name": "a", "port": 9012}, {"name": "b", "port": 9022}])
 ADDRESSES = merged(at("router.proxy.enabled", True), at("picker.endpoints", ["10.0.0.1:8000", "[fd00::1]:8000"]))

@@ -56,6 +56,12 @@
 {{- if and $plan.several $own.stateVolume.persistentVolumeClaim -}}
   {{- fail "picker.stateVolume: replicas would write over each other's files on one persistentVolumeClaim" -}}
 {{- end -}}
+{{- if and $own.handoff.enabled (not $own.handoff.tokenSecret) -}}
+  {{- fail "picker.handoff.tokenSecret: name the Secret with the pool's token" -}}
+{{- end -}}
+{{- if and $own.handoff.enabled (gt (len .Values.router.modelServers.targetPorts) 1) -}}
+  {{- fail "picker.handoff.enabled: a proxy stands beside one engine, and router.modelServers.targetPorts has several" -}}
+{{- end -}}
 {{- if and $epp.pluginsCustomConfig (not (hasKey $plan.files $epp.pluginsConfigFile)) -}}
   {{- fail (printf "router.epp.pluginsConfigFile: %s is not among router.epp.pluginsCustomConfig" $epp.pluginsConfigFile) -}}
 {{- end -}}

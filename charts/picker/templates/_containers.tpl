@@ -56,6 +56,10 @@
 {{- with $values.picker.kvEvents.replayPort }}
 - --kv-replay-port={{ . }}
 {{- end }}
+{{- if $values.picker.handoff.enabled }}
+- --handoff-port={{ $values.picker.handoff.port }}
+- --handoff-token-file=/etc/picker/handoff/token
+{{- end }}
 - --drain-timeout={{ $values.picker.drain.timeoutSeconds }}s
 - --drain-pause={{ $plan.proxy | ternary 0 $values.picker.drain.pauseSeconds }}s
 - --state-dir=/var/lib/picker
@@ -181,6 +185,10 @@
   - name: metrics{{ with $worker }}-{{ . }}{{ end }}
     containerPort: {{ $port }}
   {{- end }}
+  {{- if $values.picker.handoff.enabled }}
+  - name: handoff
+    containerPort: {{ $values.picker.handoff.port }}
+  {{- end }}
   {{- with $epp.extraContainerPorts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -227,6 +235,11 @@
   {{- if $plan.secret }}
   - name: tls
     mountPath: /etc/picker/tls
+    readOnly: true
+  {{- end }}
+  {{- if $values.picker.handoff.enabled }}
+  - name: handoff-token
+    mountPath: /etc/picker/handoff
     readOnly: true
   {{- end }}
   {{- if ne $plan.source "addresses" }}
