@@ -8,7 +8,6 @@ import ssl
 from pathlib import Path
 
 import grpc
-import pytest
 from cryptography import x509
 from gateway import chat, gateway, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -27,15 +26,12 @@ async def health(port: int, name: str) -> int:
         return int(response.status)
 
 
-async def test_both_ports_answer_every_name_that_gateways_and_charts_ask_for() -> None:
-    async with gateway(engines=1) as running:
+async def test_both_ports_answer_every_name_that_gateways_and_charts_ask_for_until_the_picker_drains() -> None:
+    async with gateway("echo", engines=1, speedup=1.0) as running:
         for port in (running.stack.grpc_port, running.stack.health_port):
             for name in [*READINESS, "liveness", "a-name-of-somebody-else"]:
                 assert await health(port, name) == SERVING
 
-
-async def test_a_draining_picker_is_alive_and_not_ready() -> None:
-    async with gateway("echo", engines=1, speedup=1.0) as running:
         _, (task,) = await running.begin_many(1, max_tokens=400)
         running.stack.picker.signal(signal.SIGTERM)
 
@@ -69,9 +65,8 @@ def served_certificate(port: int) -> x509.Certificate:
     return x509.load_der_x509_certificate(certificate)
 
 
-@pytest.mark.parametrize("path", ["access-log", "echo"])
-async def test_envoy_speaks_tls_to_a_picker_with_the_certificate_of_its_own_making(path: str) -> None:
-    async with gateway(path, engines=1, argv=["--secure-serving", "true"], tls=True) as running:
+async def test_envoy_speaks_tls_to_a_picker_with_the_certificate_of_its_own_making() -> None:
+    async with gateway(engines=1, argv=["--secure-serving", "true"], tls=True) as running:
         assert (await running.ask(chat(stream=True))).ok
         await running.at_rest()
         certificate = await asyncio.to_thread(served_certificate, running.stack.grpc_port)

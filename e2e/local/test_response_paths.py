@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from gateway import CHAT, COMPLETIONS, Gateway, chat, gateway, new_words
+from gateway import CHAT, COMPLETIONS, PATIENCE_S, Gateway, chat, gateway, new_words
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 WAYS = [
@@ -106,7 +106,7 @@ async def test_a_client_that_goes_away_mid_stream_leaves_nothing_in_the_ledger(w
 async def test_a_client_that_goes_away_before_the_answer_leaves_nothing_in_the_ledger(way: Gateway) -> None:
     async def leave_early() -> None:
         task = asyncio.create_task(way.ask(chat(new_words(20_000), max_tokens=5000)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(row["in_flight"] for row in (await way.pool()).values()):
                 await asyncio.sleep(0.001)
         task.cancel()

@@ -37,7 +37,7 @@ async def engine() -> AsyncIterator[str]:
         return False
 
     try:
-        await until(answers, 60)
+        await until(answers)
         yield url
     finally:
         process.terminate()

@@ -11,7 +11,7 @@ from gateway import Gateway, Heard, Scribe, chat, gateway, new_words, scribe
 from picker.server.up.stack import EngineAddress
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-WAYS = [("access-log", "full-duplex"), ("access-log", "buffered"), ("echo", "full-duplex")]
+WAYS = [("access-log", "full-duplex"), ("access-log", "buffered")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=WAYS, ids="-".join)
