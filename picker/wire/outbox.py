@@ -1,8 +1,9 @@
 """What we send: frames that are ready, and the queues of streams that wait for a window.
 
-A message goes straight to the ready frames when both of the peer's windows, its frame size and the stream's own order
-let it; else it joins the stream's queue, a run of bytes that is cut into frames as the windows open. Streams that wait
-for the connection's window alone take turns, a frame each.
+A message goes straight to the ready frames when both of the peer's windows and its frame size let it; else it joins the
+stream's queue, a run of bytes that is cut into frames as the windows open. Where there is a queue, one of the two
+windows is used up, so nothing can overtake it. Streams that wait for the connection's window alone take turns, a frame
+each.
 """
 
 from collections import OrderedDict
@@ -53,7 +54,7 @@ class Outbox:
             stream.headed = True
             self.block(answers.head(stream.id))
         size = len(data) + _PREFIX_BYTES
-        if size <= self._window and size <= stream.window and size <= self._frame and not stream.queue:
+        if size <= self._window and size <= stream.window and size <= self._frame:
             self._window -= size
             stream.window -= size
             self.ready.append(WHOLE.pack(size << 8, 0, stream.id, 0, size - _PREFIX_BYTES))

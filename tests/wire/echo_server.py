@@ -54,6 +54,9 @@ class EchoServer(asyncio.Protocol):
         self.connection.go_away()
         self._pump()
 
+    def abort(self) -> None:
+        self._transport.abort()
+
     def _tick(self) -> None:
         self._act(self.connection.tick(self._loop.time()))
         self._pump()
@@ -104,15 +107,16 @@ async def echo_server(limits: WireLimits = _DEFAULT, port: int = 0) -> AsyncIter
     finally:
         server.close()
         for each in list(live):
-            each.connection_lost(None)
+            each.abort()
+        while live:
+            await asyncio.sleep(0)
 
 
-async def _serve(port: int) -> None:
-    async with echo_server(port=port):
+async def _serve() -> None:
+    async with echo_server() as (port, _):
+        print(port, flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    import sys
-
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve())

@@ -77,13 +77,12 @@ def test_a_smaller_initial_window_makes_streams_wait_even_below_zero() -> None:
 
 def test_a_stream_whose_turn_is_next_may_lose_its_window() -> None:
     peer = Peer()
-    peer.say(settings((Setting.INITIAL_WINDOW_SIZE, 10**6)), request(1), request(3))
-    peer.connection.send_message(1, b"x" * 65_530)
-    peer.connection.send_message(3, b"x" * 1000)
+    peer.say(settings((Setting.INITIAL_WINDOW_SIZE, 10**6)), request(1))
+    peer.connection.send_message(1, b"x" * 70_000)
     peer.frames()
     peer.say(settings((Setting.INITIAL_WINDOW_SIZE, 0)), window_update(0, 10**6))
-    assert sent(peer) == 0
-    peer.say(window_update(3, 200))
+    assert peer.frames(Kind.DATA) == []
+    peer.say(window_update(1, 65_535 + 200))
     assert sent(peer) == 200
 
 
@@ -169,6 +168,16 @@ def test_a_stream_that_was_first_and_has_gone_lets_the_next_go_on() -> None:
     assert waiting == {7}
     peer.say(reset(1))
     assert [each.stream for each in peer.frames(Kind.WINDOW_UPDATE)] == [7]
+
+
+def test_who_begins_another_message_is_no_longer_first() -> None:
+    peer = Peer(WireLimits(assembling_bytes=20_000, stream_window=8_000))
+    first, second = grpc(b"x" * 6_000, b"z" * 9_000), grpc(b"y" * 15_000)
+    peer.say(request(1), frame(Kind.DATA, 0, 1, first[:4_500]))
+    peer.say(request(3), frame(Kind.DATA, 0, 3, second[:5_000]), frame(Kind.DATA, 0, 3, second[5_000:9_500]))
+    assert [each.stream for each in peer.frames(Kind.WINDOW_UPDATE)] == [1, 3]
+    peer.say(frame(Kind.DATA, 0, 1, first[4_500:11_000]))
+    assert [each.stream for each in peer.frames(Kind.WINDOW_UPDATE)] == [3]
 
 
 def test_a_held_stream_whose_owner_finishes_it_is_done() -> None:
