@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "engines": {"pool", "requests"},
     "learning": {"engines", "requests"},
     "policies": {"engines", "requests", "learning", "stages"},
-    "shared": {"pool", "engines"},
+    "shared": {"pool", "engines", "requests"},
     "stages": set(),
     "handoff": {"stages"},
     "routing": {"pool", "engines", "policies", "requests"},

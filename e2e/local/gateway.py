@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +24,8 @@ GPU = "h100_sxm/llama-3-8b tp1"
 PATIENCE_S = 60.0
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+COLLECTOR = 4
+"""Of two workers: its metrics port comes after their metrics and admin ports, and so is that of "worker" 4."""
 _numbers = itertools.count()
 
 
@@ -196,6 +199,15 @@ async def until(condition: Callable[[], Awaitable[Any]], patience_s: float = PAT
         while not (found := await condition()):
             await asyncio.sleep(0.02)
     return found
+
+
+def child_with(running: Gateway, *argv: str) -> psutil.Process | None:
+    """The child of the supervisor that was called with these arguments, in a row."""
+    for child in psutil.Process(running.stack.picker.pid).children():
+        command = child.cmdline() if child.status() != psutil.STATUS_ZOMBIE else []
+        if any(tuple(command[i : i + len(argv)]) == argv for i in range(len(command))):
+            return child
+    return None
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import zmq
 import zmq.asyncio
-from gateway import COMPLETIONS, GPU, Gateway, gateway, until
+from gateway import COLLECTOR, COMPLETIONS, GPU, Gateway, child_with, gateway, until
 from tokenizers import Tokenizer, models
 
 from picker.server.up.ports import HOST
@@ -153,3 +153,36 @@ async def test_what_an_engine_held_is_forgotten_when_it_starts_anew(model: dict[
         await until(restart_seen)
         await asyncio.sleep(FORGOTTEN_S)
         assert await ask(running, prompt(1)) == (0, 0)
+
+
+async def asked_of_both(running: Gateway, ids: list[int]) -> set[tuple[int, int]]:
+    """Ask until each of two workers has picked; what `ask` returned."""
+    found = set()
+    before = [await running.metric("llm_d_epp_request_total", worker=worker) for worker in (0, 1)]
+
+    async def both() -> bool:
+        found.add(await ask(running, ids))
+        now = [await running.metric("llm_d_epp_request_total", worker=worker) for worker in (0, 1)]
+        return all(n > b for n, b in zip(now, before, strict=True))
+
+    await until(both)
+    return found
+
+
+async def test_each_worker_knows_what_engines_announced_even_while_the_collector_is_dead(
+    model: dict[str, object],
+) -> None:
+    async with gateway(engines=1, workers=2, settings=model, expected="collector ended") as running:
+        await ask(running, prompt(1))
+
+        async def all_known() -> bool:
+            return await running.metric("llm_d_epp_prefix_indexer_size", worker=COLLECTOR, index="events") >= 40
+
+        await until(all_known)
+        await asyncio.sleep(FORGOTTEN_S)
+        assert await asked_of_both(running, prompt(1)) == {(REUSABLE, REUSABLE)}
+        collector = child_with(running, "--collector")
+        assert collector is not None
+        collector.kill()
+        await asyncio.sleep(FORGOTTEN_S)
+        assert await asked_of_both(running, prompt(1)) == {(REUSABLE, REUSABLE)}

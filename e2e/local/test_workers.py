@@ -5,10 +5,7 @@ import signal
 
 import aiohttp
 import psutil
-from gateway import Gateway, chat, gateway, new_words, until
-
-COLLECTOR = 4
-"""Its metrics port comes after two workers' metrics and admin ports."""
+from gateway import COLLECTOR, PATIENCE_S, Gateway, chat, child_with, gateway, new_words, until
 
 
 async def ask_many(running: Gateway, count: int) -> None:
@@ -24,15 +21,6 @@ async def picks(running: Gateway) -> list[float]:
 def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
     """The process of a worker, a child of the supervisor."""
     return child_with(running, "--worker", str(worker))
-
-
-def child_with(running: Gateway, *argv: str) -> psutil.Process | None:
-    """The child of the supervisor that was called with these arguments, in a row."""
-    for child in psutil.Process(running.stack.picker.pid).children():
-        command = child.cmdline() if child.status() != psutil.STATUS_ZOMBIE else []
-        if any(tuple(command[i : i + len(argv)]) == argv for i in range(len(command))):
-            return child
-    return None
 
 
 async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells() -> None:
@@ -104,7 +92,7 @@ async def test_one_signal_ends_them_all() -> None:
         workers = [worker_process(running, worker) for worker in (0, 1)]
         assert all(workers)
         running.stack.picker.signal(signal.SIGTERM)
-        assert await asyncio.wait_for(running.stack.picker.process.wait(), 10) == 0
+        assert await asyncio.wait_for(running.stack.picker.process.wait(), PATIENCE_S) == 0
         assert not any(worker.is_running() for worker in workers if worker is not None)
 
 

@@ -20,6 +20,7 @@ from picker.engines.linear_hashing import (
     delete,
     empty_table,
     find,
+    folded,
     insert,
     kernel,
     plain,
@@ -39,7 +40,7 @@ _REFUSED = 0
 
 
 class _Uses(NamedTuple):
-    """What the kernels work on. Rows are keyed by (block, slot)."""
+    """What the kernels work on. Rows are keyed by block and slot, folded."""
 
     table: Table
     holder: NDArray[np.uint32]
@@ -159,7 +160,8 @@ def _touch(uses: _Uses, slot: int, chain: Chain, now: float, expired: float, max
     table, slots = uses.table, uses.slots
     _expire(uses, slot, expired, 2 * len(chain))
     for i in range(min(len(chain), slots[_CAPACITY, slot]) - 1, -1, -1):  # the leading block is touched last
-        row = find(table, chain[i], np.uint32(slot))
+        key = folded(table, chain[i], slot)
+        row = find(table, key)
         if row >= 0:
             _unlink(uses, slot, row)
         else:
@@ -168,7 +170,7 @@ def _touch(uses: _Uses, slot: int, chain: Chain, now: float, expired: float, max
                     uses.state[_REFUSED] += 1
                     continue
                 _drop(uses, slot, slots[_OLDEST, slot] - 1)
-            row = insert(table, chain[i], np.uint32(slot))
+            row = insert(table, key)
             holder = row_of(uses.holders, chain[i], slot)
             set_bit(uses.holders, holder, slot)
             uses.holder[row] = holder
@@ -193,7 +195,7 @@ def _matched(uses: _Uses, chain: Chain, slots: Slots, expired: float) -> Column:
         young, old = 0, depths[j]
         while young < old:
             middle = (young + old) // 2
-            if uses.used_at[find(uses.table, chain[middle], np.uint32(columns[j]))] >= expired:
+            if uses.used_at[find(uses.table, folded(uses.table, chain[middle], columns[j]))] >= expired:
                 young = middle + 1
             else:
                 old = middle

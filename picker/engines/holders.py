@@ -10,7 +10,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import USED, Int, Table, bare, delete, empty_table, find, insert, kernel
+from picker.engines.fence import fence
+from picker.engines.linear_hashing import (
+    DEFAULT_SALT,
+    USED,
+    Int,
+    Table,
+    Take,
+    anonymous,
+    bare,
+    delete,
+    empty_table,
+    find,
+    folded,
+    glance,
+    inlined,
+    insert,
+    kernel,
+    seek,
+    table_in,
+)
 
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -21,11 +40,11 @@ for _bit in range(64):
 
 
 class Holders(NamedTuple):
-    """Rows keyed by (block hash, word), column c being bit c % 64 of word c // 64."""
+    """Rows keyed by block hash and word, folded; column c is bit c % 64 of word c // 64."""
 
     table: Table
     masks: NDArray[np.uint64]
-    """Per row: the endpoints that hold the block; never 0 in a row in use."""
+    """Per row: the endpoints that hold the block; 0 in a row that is not in use, and in no other."""
 
     @property
     def nbytes(self) -> int:
@@ -33,20 +52,30 @@ class Holders(NamedTuple):
         return self.table.nbytes + 8 * int(self.table.state[USED])
 
 
-def no_holders(rows: int) -> Holders:
+def no_holders(rows: int, take: Take = anonymous, salt: int = DEFAULT_SALT) -> Holders:
     """Nobody holds anything; at most `rows` rows."""
-    table, (masks,) = empty_table(rows, np.uint64)
+    table, (masks,) = empty_table(rows, np.uint64, take=take, salt=salt)
     return Holders(table, masks)
+
+
+def holders_in(take: Take, rows: int) -> Holders:
+    """The holders that another process keeps in this memory."""
+    table, (masks,) = table_in(take, rows, np.uint64)
+    return Holders(table, masks)
+
+
+@bare
+def block_of(holders: Holders, row: Int, column: Int) -> np.uint64:
+    """Whose row this is, the column being one of its word."""
+    return folded(holders.table, holders.table.keys[row], column >> 6)
 
 
 @bare
 def row_of(holders: Holders, block: np.uint64, column: Int) -> np.int64:
     """The row for this block and the column's word, made where there is none yet (with no bit set)."""
-    row = find(holders.table, block, np.uint32(column >> 6))
-    if row < 0:
-        row = insert(holders.table, block, np.uint32(column >> 6))
-        holders.masks[row] = np.uint64(0)
-    return row
+    key = folded(holders.table, block, column >> 6)
+    row = find(holders.table, key)
+    return insert(holders.table, key) if row < 0 else row
 
 
 @bare
@@ -100,8 +129,7 @@ def _race(
         kept = 0
         for w in range(words):
             word = racing[w]
-            row = find(holders.table, chain[i], np.uint32(word))
-            still = alive[word] & holders.masks[row] if row >= 0 else np.uint64(0)
+            still = alive[word] & _mask(holders, folded(holders.table, chain[i], word))
             _reach(depth, word, alive[word] ^ still, i)
             alive[word] = still
             if still != np.uint64(0):
@@ -112,6 +140,19 @@ def _race(
             break
     for w in range(words):
         _reach(depth, racing[w], alive[racing[w]], len(chain))
+
+
+@inlined
+def _mask(holders: Holders, key: np.uint64) -> np.uint64:
+    """The mask of a row by its key, 0 where there is none; right at some moment of the call whoever writes."""
+    row = glance(holders.table, key)
+    if row < 0:
+        row = seek(holders.table, key)
+        if row < 0:
+            return np.uint64(0)
+    mask = holders.masks[row]
+    fence()
+    return mask if holders.table.keys[row] == key else np.uint64(0)
 
 
 @bare

@@ -1,28 +1,31 @@
 """The prefix index: which endpoint holds which KV blocks, as the engines' own events say.
 
 An engine names blocks by keys of its own; each (slot, key) pair maps to our chained hash of the same block
-(picker.requests.blocks), under which the holders of a block are found for the whole pool at once. At most 56 bytes per
-pair, resident as used. Single-threaded: one event loop owns an index.
+(picker.requests.blocks), under which the holders of a block are found for the whole pool at once. At most 47 bytes per
+pair, resident as used. Single-threaded: one event loop owns an index; other processes may read it along (`Shelf`).
 
 A slot's blocks live in a *column*. Clearing a slot retires its column and gives the slot a new one, so that it costs
 microseconds however much the slot held; the retired pairs are reclaimed a few at a time by later stores.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.engines.holders import Holders, clear_bit, leading, no_holders, row_of, set_bit
+from picker.engines.holders import Holders, block_of, clear_bit, leading, no_holders, row_of, set_bit
 from picker.engines.linear_hashing import (
+    DEFAULT_SALT,
     LIVE,
     USED,
     Int,
     Table,
+    anonymous,
     bare,
     delete,
     empty_table,
     find,
+    folded,
     insert,
     kernel,
     plain,
@@ -32,31 +35,48 @@ from picker.pool.view import Slots
 from picker.requests.request import Chain
 
 DEFAULT_MAX_PAIRS = 32_000_000
-"""1.8 GB when full: 1,024 endpoints with 500,000 cached tokens each, at 16 tokens a block."""
+"""1.5 GB when full: 1,024 endpoints with 500,000 cached tokens each, at 16 tokens a block."""
 MAX_SLOTS = 1 << 20
 MAX_RETIRED = 1024
 """Retired columns at most; beyond that all are reclaimed at once."""
 _SWEEP_PER_BLOCK = 8
 """Rows looked at per block stored, while retired pairs are left."""
 _SWEEP_PER_CLEAR = 1 << 14
+_COLUMN_BITS = np.uint32(21)
+_COLUMN = np.uint32((1 << 21) - 1)
+_COPIES = np.uint32((1 << 10) - 1)
+_COPY = np.uint32(1 << 21)
 _EXTRA = np.uint32(0x8000_0000)
+"""Bits of `_Pairs.owner`."""
+_FREE = np.uint32(0xFFFF_FFFF)
 _MAX, _HAND, _EXTRAS, _EVICTED, _EMPTIED = 0, 1, 2, 3, 4
 
 Keys = NDArray[np.uint64]
 
 
+class Shelf(Protocol):
+    """Where an index lies that other processes read along."""
+
+    def take(self, size: int) -> Any:
+        """So many bytes of its memory, zeros."""
+
+    def placed(self, slot: int, column: int) -> None:
+        """What `slot` holds is in this column from now on; in none where it is -1."""
+
+
 class _Pairs(NamedTuple):
     """What the kernels work on.
 
-    Pair rows are keyed by (engine key, column). Where one column holds one block under several engine keys, a row
-    keyed by (block, column | _EXTRA) counts those beyond the first; such rows are not pairs.
+    Pair rows are keyed by engine key and column, folded. Where one column holds one block under several engine keys, a
+    row keyed by block and column | _EXTRA counts those beyond the first; such rows are not pairs.
     """
 
     table: Table
     holder: NDArray[np.uint32]
     """Per pair: its row in `holders`."""
-    copies: NDArray[np.uint32]
-    """Per pair: stores less removals. An engine can hold one block twice, and says so twice."""
+    owner: NDArray[np.uint32]
+    """Per row: its column, and above it the stores less removals (an engine can hold one block twice, and says so
+    twice), up to 1,023; _EXTRA on top in a row that is no pair; _FREE in one that is not in use."""
     holders: Holders
     column_pairs: NDArray[np.int64]
     """Per column: pairs in it."""
@@ -70,24 +90,27 @@ class PrefixIndex:
     """Pairs (slot, engine key) -> own block hash, and the lookup the other way round.
 
     Bounded by `max_pairs`: when full, a hand that goes round the rows evicts what it meets, which is oldest first as
-    long as engines remove little; `evicted` counts. Raises ValueError on slots outside 0..2**20-1 and on
-    `max_pairs` outside 1..2**30.
+    long as engines remove little; `evicted` counts. `salt` is odd and best kept from whoever chooses engine keys.
+    Raises ValueError on slots outside 0..2**20-1 and on `max_pairs` outside 1..2**30.
     """
 
-    def __init__(self, max_pairs: int = DEFAULT_MAX_PAIRS) -> None:
+    def __init__(
+        self, max_pairs: int = DEFAULT_MAX_PAIRS, *, shelf: Shelf | None = None, salt: int = DEFAULT_SALT
+    ) -> None:
         if not 1 <= max_pairs <= 1 << 30:
             raise ValueError("max_pairs must be in 1..2**30")
         rows = max_pairs + 1  # the last pair may bring a row with _EXTRA
-        table, (holder, copies) = empty_table(rows, np.uint32, np.uint32)
+        table, (holder, owner) = empty_table(rows, np.uint32, np.uint32, salt=salt)
         self._pairs = _Pairs(
             table,
             holder,
-            copies,
-            no_holders(rows),
+            owner,
+            no_holders(rows, anonymous if shelf is None else shelf.take, salt),
             np.zeros(64, np.int64),
             np.zeros(64, np.bool_),
             np.array([max_pairs, 0, 0, 0, 0], np.int64),
         )
+        self._shelf = shelf
         self._columns = np.full(64, -1, np.int64)  # of each slot; -1 for none
         self._width = 0  # columns ever made
         self._free: list[int] = []
@@ -136,7 +159,7 @@ class PrefixIndex:
         column = self._existing(slot)
         if column < 0 or not self._pairs.column_pairs[column]:
             return
-        self._columns[slot] = -1
+        self._place(slot, -1)
         self._pairs.retired[column] = True
         self._retired.append(column)
         rows = int(self._pairs.table.state[USED])
@@ -179,8 +202,13 @@ class PrefixIndex:
         column = self._existing(slot)
         if column < 0:
             column = self._free.pop() if self._free else self._new_column()
-            self._columns[slot] = column
+            self._place(slot, column)
         return column
+
+    def _place(self, slot: int, column: int) -> None:
+        self._columns[slot] = column
+        if self._shelf is not None:
+            self._shelf.placed(slot, column)
 
     def _new_column(self) -> int:
         pairs, column = self._pairs, self._width
@@ -207,55 +235,72 @@ class PrefixIndex:
 def _store(pairs: _Pairs, column: int, keys: Keys, blocks: Chain) -> None:
     table, state = pairs.table, pairs.state
     for i in range(len(keys)):
-        row = find(table, keys[i], np.uint32(column))
+        key = folded(table, keys[i], column)
+        row = find(table, key)
         if row >= 0:
-            if pairs.holders.table.keys[pairs.holder[row]] == blocks[i]:
-                pairs.copies[row] += np.uint32(1)
+            if block_of(pairs.holders, pairs.holder[row], column) == blocks[i]:
+                _more(pairs, row)
                 continue
             _drop(pairs, row)
         while table.state[LIVE] >= state[_MAX]:
             _turn(pairs, True)
         holder = row_of(pairs.holders, blocks[i], column)
         if not set_bit(pairs.holders, holder, column):
-            extra = find(table, blocks[i], np.uint32(column) | _EXTRA)
+            extra_key = folded(table, blocks[i], np.int64(column) | np.int64(_EXTRA))
+            extra = find(table, extra_key)
             if extra < 0:
-                extra = insert(table, blocks[i], np.uint32(column) | _EXTRA)
-                pairs.copies[extra] = 0
+                extra = insert(table, extra_key)
+                pairs.owner[extra] = _EXTRA | np.uint32(column)
                 state[_EXTRAS] += 1
-            pairs.copies[extra] += np.uint32(1)
-        row = insert(table, keys[i], np.uint32(column))
+            _more(pairs, extra)
+        row = insert(table, key)
         pairs.holder[row] = holder
-        pairs.copies[row] = 1
+        pairs.owner[row] = np.uint32(column)
+        _more(pairs, row)
         pairs.column_pairs[column] += 1
 
 
 @bare
 def _remove(pairs: _Pairs, column: int, keys: Keys) -> None:
-    for key in keys:
-        row = find(pairs.table, key, np.uint32(column))
-        if row >= 0:
-            if pairs.copies[row] > 1:
-                pairs.copies[row] -= np.uint32(1)
-            else:
-                _drop(pairs, row)
+    for i in range(len(keys)):
+        row = find(pairs.table, folded(pairs.table, keys[i], column))
+        if row >= 0 and not _fewer(pairs, row):
+            _drop(pairs, row)
+
+
+@bare
+def _more(pairs: _Pairs, row: Int) -> None:
+    """One copy more."""
+    if (pairs.owner[row] >> _COLUMN_BITS) & _COPIES != _COPIES:
+        pairs.owner[row] += _COPY
+
+
+@bare
+def _fewer(pairs: _Pairs, row: Int) -> bool:
+    """One copy less, unless it is the last one: then False."""
+    if (pairs.owner[row] >> _COLUMN_BITS) & _COPIES <= np.uint32(1):
+        return False
+    pairs.owner[row] -= _COPY
+    return True
 
 
 @bare
 def _drop(pairs: _Pairs, row: Int) -> None:
     """Forget a pair, and its column's hold on the block unless another key of the column names it."""
     table, holder = pairs.table, np.int64(pairs.holder[row])
-    column = np.int64(table.tags[row])
+    column = np.int64(pairs.owner[row] & _COLUMN)
     extra = np.int64(-1)
     if pairs.state[_EXTRAS] > 0:
-        extra = find(table, pairs.holders.table.keys[holder], np.uint32(column) | _EXTRA)
+        block = block_of(pairs.holders, holder, column)
+        extra = find(table, folded(table, block, column | np.int64(_EXTRA)))
     if extra < 0:
         clear_bit(pairs.holders, holder, column)
-    elif pairs.copies[extra] > 1:
-        pairs.copies[extra] -= np.uint32(1)
-    else:
+    elif not _fewer(pairs, extra):
         delete(table, extra)
+        pairs.owner[extra] = _FREE
         pairs.state[_EXTRAS] -= 1
     delete(table, row)
+    pairs.owner[row] = _FREE
     pairs.column_pairs[column] -= 1
     if pairs.retired[column] and pairs.column_pairs[column] == 0:
         pairs.state[_EMPTIED] += 1
@@ -269,10 +314,10 @@ def _turn(pairs: _Pairs, evict: bool) -> None:
         state[_HAND] = 0
     row = state[_HAND]
     state[_HAND] += 1
-    tag = table.tags[row]
-    if tag & _EXTRA != 0:  # free rows have this bit as well
+    owner = pairs.owner[row]
+    if owner & _EXTRA != 0:  # free rows have this bit as well
         return
-    if pairs.retired[tag]:
+    if pairs.retired[owner & _COLUMN]:
         _drop(pairs, row)
     elif evict:
         _drop(pairs, row)
@@ -287,10 +332,10 @@ def _sweep(pairs: _Pairs, rows: int) -> None:
 
 @bare
 def _block(pairs: _Pairs, column: int, key: np.uint64) -> tuple[np.uint64, bool]:
-    row = find(pairs.table, key, np.uint32(column))
+    row = find(pairs.table, folded(pairs.table, key, column))
     if row < 0:
         return np.uint64(0), False
-    return pairs.holders.table.keys[pairs.holder[row]], True
+    return block_of(pairs.holders, pairs.holder[row], column), True
 
 
 @kernel

@@ -56,6 +56,11 @@ class KvFeed:
         self._watched: dict[int, tuple[Endpoint, KvStream, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def in_step(self) -> bool:
+        """Whether no replay is under way, or needed."""
+        return all(stream.wants is None for _, stream, _ in self._watched.values())
+
     def follow(self, change: PoolChange) -> None:
         """Listen to exactly the endpoints of this view that publish. What a slot that changes hands held is forgotten,
         and nothing of its old endpoint is written after this call."""

@@ -1,10 +1,12 @@
-"""A hash table in numpy arrays: (key u64, tag u32) -> row, for machine-speed kernels and no Python object per row.
+"""A hash table in numpy arrays: key u64 -> row, for machine-speed kernels and no Python object per row.
 
-Linear hashing (Litwin 1980): each insertion beyond one row per bucket splits one bucket, so that the table grows a
+Linear hashing (Litwin 1980): each insertion beyond 5 rows per 4 buckets splits one bucket, so that the table grows a
 row at a time and no insertion ever waits for a rehash. Rows lie densely in creation order and freed ones are reused;
-what a row holds beside its key is up to the caller. The fields of a row lie side by side in memory, since each row met
-is a cache miss; kernels see each field as an array of its own. All memory is reserved at once and resident only as far
-as it is used.
+what a row holds beside its key is up to the caller, and lies beside it in memory, since each row met is a cache miss;
+kernels see each field as an array of its own. All memory is reserved at once and resident only as far as it is used.
+
+One process writes. Others that map the memory may read along with `seek`, without a lock: a link always leads to some
+row of the table, and a count of changes tells a search that found nothing whether to look again.
 """
 
 import mmap
@@ -15,17 +17,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from picker.engines.fence import fence
+
 Int = int | np.int64
 """What kernels count with: numba makes a signed 64-bit number of either."""
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 _BARE: dict[str, Any] = {"cache": True, "_nrt": False}
 
-FREE = np.uint32(0xFFFF_FFFF)
-"""Tag of a row that is not in use; no caller may use it."""
-LIVE, USED, FREE_HEAD, BUCKETS, MASK = 0, 1, 2, 3, 4
-"""Fields of `Table.state`: rows in use, rows ever used, head of the free list (row + 1, 0 when empty), buckets, and
-one less than the power of two above the number of buckets."""
+LIVE, USED, FREE_HEAD, BUCKETS, MASK, SALT, LINKS = range(7)
+"""Fields of `Table.state`: rows in use, rows ever used, head of the free list (row + 1, 0 when empty), buckets, one
+less than the power of two above the number of buckets, the salt of `folded`, and a count of changes to the links, odd
+while one is under way."""
+DEFAULT_SALT = 0x9E3779B97F4A7C15
+_STEPS, _TRIES = 64, 4
+"""A reader in another process follows so many links at most, and looks so often for what it cannot find."""
+
+Take = Callable[[int], Any]
+"""Gives so many bytes of memory: a writable buffer of zeros."""
 
 
 class Table(NamedTuple):
@@ -35,16 +44,14 @@ class Table(NamedTuple):
     """Per bucket: first row + 1, or 0."""
     keys: NDArray[np.uint64]
     """Per row."""
-    tags: NDArray[np.uint32]
-    """Per row."""
     following: NDArray[np.uint32]
     """Per row: next row + 1 of the same bucket, or of the free list; or 0."""
     state: NDArray[np.int64]
 
     @property
     def nbytes(self) -> int:
-        """Bytes in use."""
-        return 16 * int(self.state[USED]) + 4 * int(self.state[BUCKETS])
+        """Bytes in use, but for what the caller keeps beside the key."""
+        return 12 * int(self.state[USED]) + 4 * int(self.state[BUCKETS])
 
 
 def kernel(function: Kernel) -> Kernel:
@@ -58,44 +65,104 @@ def bare(function: Kernel) -> Kernel:
     return cast(Kernel, njit(**_BARE)(function))
 
 
+def inlined(function: Kernel) -> Kernel:
+    """As `bare`, but written into its callers: a call hands over every array in some seven words."""
+    return cast(Kernel, njit(inline="always", **_BARE)(function))
+
+
 def plain(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The array as kernels were compiled for it: a read-only or strided one would make numba compile them anew."""
     return array if array.flags.carray else np.array(array)
 
 
-def reserved(rows: int, dtype: type[np.generic]) -> NDArray[Any]:
-    """Zeros, none of them resident. Anonymous memory, since numpy's own would ask for huge pages."""
-    size = max(rows, 1) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype)
+def anonymous(size: int) -> mmap.mmap:
+    """Zeros, none of them resident. Not numpy's own memory, which would ask for huge pages."""
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-def interleaved(rows: int, dtypes: Sequence[type[np.generic]]) -> tuple[NDArray[Any], ...]:
+def reserved(rows: int, dtype: type[np.generic], take: Take = anonymous) -> NDArray[Any]:
+    """Zeros, resident as far as they are used."""
+    return np.frombuffer(take(max(rows, 1) * np.dtype(dtype).itemsize), dtype)
+
+
+def interleaved(rows: int, dtypes: Sequence[type[np.generic]], take: Take = anonymous) -> tuple[NDArray[Any], ...]:
     """Zeros as of `reserved`, one array per field, the fields of a row side by side."""
     fields = np.dtype([(str(i), dtype) for i, dtype in enumerate(dtypes)], align=True)
-    size = max(rows, 1) * fields.itemsize
-    whole = np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), fields)
+    whole = np.frombuffer(take(max(rows, 1) * fields.itemsize), fields)
     return tuple(whole[str(i)] for i in range(len(dtypes)))
 
 
-def empty_table(rows: int, *more: type[np.generic]) -> tuple[Table, tuple[NDArray[Any], ...]]:
-    """A table for at most `rows` rows, below 2**32, and one array for each field more that a row is to have."""
-    keys, tags, following, *fields = interleaved(rows, (np.uint64, np.uint32, np.uint32, *more))
-    return Table(reserved(rows, np.uint32), keys, tags, following, np.array([0, 0, 0, 1, 1], np.int64)), tuple(fields)
+def table_in(take: Take, rows: int, *more: type[np.generic]) -> tuple[Table, tuple[NDArray[Any], ...]]:
+    """The table for at most `rows` rows, below 2**32, that lies in this memory, and one array for each field more that
+    a row has."""
+    state, heads, following = (
+        reserved(count, dtype, take) for count, dtype in ((8, np.int64), (rows, np.uint32), (rows, np.uint32))
+    )
+    keys, *fields = interleaved(rows, (np.uint64, *more), take)
+    return Table(heads, keys, following, state), tuple(fields)
+
+
+def empty_table(
+    rows: int, *more: type[np.generic], take: Take = anonymous, salt: int = DEFAULT_SALT
+) -> tuple[Table, tuple[NDArray[Any], ...]]:
+    """A new table in memory that is all zeros. `salt`, odd, keeps apart what `folded` lays together."""
+    table, fields = table_in(take, rows, *more)
+    table.state[[BUCKETS, MASK]] = 1
+    table.state[SALT] = np.uint64(salt | 1).astype(np.int64)
+    return table, fields
 
 
 @bare
-def find(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
+def folded(table: Table, key: np.uint64, tag: Int) -> np.uint64:
+    """Key and tag (not negative) as one key; applied to it with the same tag, gives the key back.
+
+    Two pairs meet by chance only, about once in 2**64 pairs of them, unless somebody knows the salt.
+    """
+    return key ^ np.uint64((np.uint64(tag) + np.uint64(1)) * np.uint64(table.state[SALT]))
+
+
+@bare
+def find(table: Table, key: np.uint64) -> np.int64:
     """The row, or -1."""
-    row = np.int64(table.heads[_bucket(table, key, tag)]) - 1
-    while row >= 0 and (table.keys[row] != key or table.tags[row] != tag):
+    row = np.int64(table.heads[_bucket(table, key)]) - 1
+    while row >= 0 and table.keys[row] != key:
         row = np.int64(table.following[row]) - 1
     return row
 
 
+@inlined
+def glance(table: Table, key: np.uint64) -> np.int64:
+    """As `find`, beside a process that changes the table: -1 also where the row is on the move."""
+    row = np.int64(table.heads[_bucket(table, key)]) - 1
+    for _ in range(_STEPS):
+        if row < 0 or table.keys[row] == key:
+            return row
+        row = np.int64(table.following[row]) - 1
+    return np.int64(-1)
+
+
 @bare
-def insert(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
+def seek(table: Table, key: np.uint64) -> np.int64:
+    """As `find`, beside a process that changes the table: -1 also where too much changes to be sure.
+
+    A row that is found may be another key's a moment later: look at `keys` again after what is read of it.
+    """
+    for _ in range(_TRIES):
+        links = table.state[LINKS]
+        fence()
+        row = glance(table, key)
+        fence()
+        if row >= 0 or (table.state[LINKS] == links and links & 1 == 0):
+            return row
+    return np.int64(-1)
+
+
+@bare
+def insert(table: Table, key: np.uint64) -> np.int64:
     """A new row. The key must be absent, and the table not full."""
     state = table.state
+    state[LINKS] += 1
+    fence()
     row = state[FREE_HEAD] - 1
     if row >= 0:
         state[FREE_HEAD] = table.following[row]
@@ -103,11 +170,12 @@ def insert(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
         row = state[USED]
         state[USED] += 1
     state[LIVE] += 1
-    if state[LIVE] > state[BUCKETS]:
+    if 4 * state[LIVE] > 5 * state[BUCKETS]:
         _split(table)
     table.keys[row] = key
-    table.tags[row] = tag
     _push(table, row)
+    fence()
+    state[LINKS] += 1
     return np.int64(row)
 
 
@@ -115,7 +183,9 @@ def insert(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
 def delete(table: Table, row: Int) -> None:
     """Free a row that is in use."""
     heads, following, state = table.heads, table.following, table.state
-    bucket = _bucket(table, table.keys[row], table.tags[row])
+    state[LINKS] += 1
+    fence()
+    bucket = _bucket(table, table.keys[row])
     at = np.int64(heads[bucket]) - 1
     if at == row:
         heads[bucket] = following[row]
@@ -123,17 +193,17 @@ def delete(table: Table, row: Int) -> None:
         while following[at] != row + 1:
             at = np.int64(following[at]) - 1
         following[at] = following[row]
-    table.tags[row] = FREE
     following[row] = state[FREE_HEAD]
     state[FREE_HEAD] = row + 1
     state[LIVE] -= 1
+    fence()
+    state[LINKS] += 1
 
 
 @bare
-def _bucket(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
-    """Where a row belongs: both parts of its key, mixed (the finaliser of MurmurHash3)."""
-    mixed = key ^ (np.uint64(tag) * np.uint64(0x9E3779B97F4A7C15))
-    mixed ^= mixed >> np.uint64(33)
+def _bucket(table: Table, key: np.uint64) -> np.int64:
+    """Where a row belongs: its key, mixed (the finaliser of MurmurHash3)."""
+    mixed = key ^ (key >> np.uint64(33))
     mixed *= np.uint64(0xFF51AFD7ED558CCD)
     mixed ^= mixed >> np.uint64(33)
     mixed *= np.uint64(0xC4CEB9FE1A85EC53)
@@ -144,8 +214,9 @@ def _bucket(table: Table, key: np.uint64, tag: np.uint32) -> np.int64:
 
 @bare
 def _push(table: Table, row: Int) -> None:
-    bucket = _bucket(table, table.keys[row], table.tags[row])
+    bucket = _bucket(table, table.keys[row])
     table.following[row] = table.heads[bucket]
+    fence()
     table.heads[bucket] = row + 1
 
 

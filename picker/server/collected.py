@@ -53,8 +53,9 @@ class Collected:
         while True:
             try:
                 self._letters()
-            except msgspec.MsgspecError as error:
-                log.error("the collector wrote what cannot be read", pool=self._pool.name, reason=str(error))
+                self._share.read_index()
+            except (msgspec.MsgspecError, OSError, ValueError) as error:
+                log.warning("the collector's word cannot be read", pool=self._pool.name, reason=str(error))
             for _ in range(every):
                 self._news.take()
                 await asyncio.sleep(ROWS_S)

@@ -7,6 +7,7 @@ death leaves picks going on from what was last known, and the next one takes ove
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 STANDING_S = 0.25
 """Between two letters on how the watch stands."""
+REBUILD_S = 30.0
+"""A new collector's index stays untold for so long at most while engines replay their past."""
 
 
 class Totals:
@@ -69,9 +72,11 @@ class CollectedPool:
         self._config, self._share = config, share
         self._table, self._totals = EngineTable(), Totals(share.flights)
         self._rows = share.engines(self._table)
-        self._index = PrefixIndex()
-        self._watch = EngineWatch(self._table, self._totals, self._index, options, config, self._rows.publish, False)
+        self._shelf = share.shelf()
+        index = PrefixIndex(shelf=self._shelf, salt=secrets.randbits(64))
+        self._watch = EngineWatch(self._table, self._totals, index, options, config, self._rows.publish)
         self._adapters: dict[str, LoraState] = {}
+        self._index_told = False
 
     def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """The pool is these endpoints from now on."""
@@ -89,9 +94,14 @@ class CollectedPool:
         self._table.ensure(self.pool.capacity)
         self._totals.follow(change.view, self.pool.capacity)
         self._rows.follow(change.view)
+        self._shelf.follow(change.view)
         self._watch.follow(change)
         self._share.directory.write(msgspec.json.encode(directory))
         log.info("pool changed", pool=self.name, endpoints=len(directory.endpoints))
+
+    def warm(self) -> None:
+        """Compile what the first event would wait for."""
+        self._watch.warm()
 
     def sources(self) -> list[Source]:
         """Metrics of what it watches."""
@@ -99,13 +109,23 @@ class CollectedPool:
 
     async def stand(self, keeper: Keeper) -> None:
         """Tell the workers again and again how the watch stands, and which adapters are where, until cancelled."""
+        patience = REBUILD_S
         while True:
+            if keeper.synced and not self._index_told:
+                self._tell_index(hurry=patience <= 0)
+                patience -= STANDING_S
             standing = Standing(keeper.synced, keeper.pool_exists, keeper.silent_s, time.monotonic())
             self._share.standing.write(msgspec.json.encode(standing))
             if (adapters := self._lora()) != self._adapters:
                 self._adapters = adapters
                 self._share.adapters.write(msgspec.json.encode(adapters))
             await asyncio.sleep(STANDING_S)
+
+    def _tell_index(self, *, hurry: bool) -> None:
+        """Our index takes the place of an older one once the engines have told it their past, or do not."""
+        if hurry or self._watch.in_step or not self._share.index.written:
+            self._share.index.write(self._share.index_name.encode())
+            self._index_told = True
 
     def _lora(self) -> dict[str, LoraState]:
         view = self.pool.view
@@ -115,6 +135,7 @@ class CollectedPool:
     async def close(self) -> None:
         """Stop listening."""
         await self._watch.close()
+        self._shelf.close()
 
 
 async def collect(options: ServeOptions, config: PickerConfig) -> None:
@@ -124,6 +145,7 @@ async def collect(options: ServeOptions, config: PickerConfig) -> None:
         pools = []
         for number, pool in enumerate(options.pools):
             collected = CollectedPool(pool.name, CollectorsShare(options, number), options, config)
+            collected.warm()
             cleanup.push_async_callback(collected.close)
             pools.append(collected)
         keepers, _ = await watch_pools(pools, options, cleanup)

@@ -26,7 +26,6 @@ class EngineWatch:
         options: ServeOptions,
         config: PickerConfig,
         told: Callable[[int, float], None] = nobody,
-        listens: bool = True,
     ) -> None:
         tick = TickSettings(fast_s=options.scrape_interval_s or config.settings.scrape_interval_seconds)
         self._index = index
@@ -34,7 +33,16 @@ class EngineWatch:
         self._scraper = Scraper(table, ledger, self._fetch, tick, told=told)
         self._feed = KvFeed(index)
         # Only prompts known by their token ids can be looked up among the engines' own blocks.
-        self._listens = listens and bool(config.settings.models)
+        self._listens = bool(config.settings.models)
+
+    def warm(self) -> None:
+        """Compile what the first event would wait for."""
+        self._index.warm()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the index holds what the engines that are listened to can still tell of their past."""
+        return self._feed.in_step
 
     def follow(self, change: PoolChange) -> None:
         """Watch exactly the endpoints of this view. What is removed was cleared from table and ledger."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ import structlog
 from picker.engines import table as scraped
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
-from picker.engines.kv_feed import KvFeed
 from picker.engines.ledger import Ledger
 from picker.engines.table import EngineTable
 from picker.policies.learned import Learned
@@ -68,9 +68,11 @@ class ServedPool:
         settings = config.settings
         rng = np.random.default_rng(options.seed)
         self.metrics, self.tallies = RequestMetrics(), EndpointTallies()
-        self.index, self.picks = PrefixIndex(), ApproximateIndex()
+        self.picks = ApproximateIndex()
         policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
+        # Of several workers none watches engines: their collector does, and they read its tables and its index.
         table, self.share = EngineTable(), WorkersShare(options, lane.pool) if options.workers > 1 else None
+        index = PrefixIndex(salt=secrets.randbits(64)) if self.share is None else self.share.index
         self.learning: Learning | None = None
         inner = innermost(policy)
         if isinstance(inner, Learned):
@@ -78,7 +80,7 @@ class ServedPool:
             self.learning = Learning(inner, table, time.monotonic, _state_file(folder, name, lane))
         self.router = Router(
             policy,
-            PrefixHits(self.index, self.picks, ApproximateIndex(ttl_s=2.0)),
+            PrefixHits(index, self.picks, ApproximateIndex(ttl_s=2.0)),
             rng,
             # Flights start at the clock's microseconds: Envoy may still speak of those of the process before this one.
             settings=RouterSettings(
@@ -106,10 +108,9 @@ class ServedPool:
             honour_subset=not options.disable_endpoint_subset_filter,
             emit_scores=options.emit_endpoint_scores,
         )
-        # Of several workers none watches engines: their collector does.
-        alone = self.share is None
-        self._watch = EngineWatch(table, self.router.ledger, self.index, options, config) if alone else None
-        self._feed = None if alone else KvFeed(self.index)
+        self._watch: EngineWatch | None = None
+        if isinstance(index, PrefixIndex):
+            self._watch = EngineWatch(table, self.router.ledger, index, options, config)
 
     def sources(self) -> list[Source]:
         """Its metrics."""
@@ -124,7 +125,8 @@ class ServedPool:
 
     def warm(self) -> None:
         """Compile what the first request would wait for, and remember what an earlier process learned."""
-        self.index.warm()
+        if self._watch is not None:
+            self._watch.warm()
         self.picks.warm()
         if self.learning is not None:
             self.learning.restore()
@@ -133,13 +135,10 @@ class ServedPool:
         """The pool is these endpoints from now on."""
         change = self.router.update_pool(endpoints)
         if self.share is not None:
-            self.share.flights.follow(change.view, self.router.pool.capacity)
+            self.share.follow(change.view, self.router.pool.capacity)
         if self._watch is not None:
             self._watch.follow(change)
-        if self._config.settings.models:
-            if self._feed is not None:
-                self._feed.follow(change)
-        else:
+        if not self._config.settings.models:
             # Only prompts known by their token ids can be looked up among the engines' own blocks.
             for slot, _ in change.added:
                 self.router.hits.publishes(slot, False)
@@ -165,8 +164,6 @@ class ServedPool:
         async with contextlib.AsyncExitStack() as parts:
             if self._watch is not None:
                 parts.push_async_callback(self._watch.close)
-            if self._feed is not None:
-                parts.push_async_callback(self._feed.close)
             if self.learning is not None:
                 parts.push_async_callback(self.learning.close)
 

@@ -5,13 +5,17 @@ a worker that died, before the next one starts. Each worker writes its flights, 
 """
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from picker.engines.index import DEFAULT_MAX_PAIRS
 from picker.engines.table import EngineTable
+from picker.pool.view import PoolView
 from picker.server.options import ServeOptions
 from picker.shared.engines import EngineRows, engines_of, keep_engines
 from picker.shared.flights import SharedFlights, flights_of, keep_flights, land_all, mirror_of
+from picker.shared.index import IndexReader, SharedShelf
 from picker.shared.letters import Box, Letter
 from picker.shared.rows import Block
 
@@ -57,6 +61,13 @@ class CollectorsShare:
         self.directory = Letter(folder, f"directory-{pool}")
         self.standing = Letter(folder, f"standing-{pool}")
         self.adapters = Letter(folder, f"adapters-{pool}")
+        self.index = Letter(folder, f"index-{pool}")
+        self.index_name = f"index-{pool}-{os.getpid()}"
+        self._folder = folder
+
+    def shelf(self) -> SharedShelf:
+        """Where to put an index of our own. Workers read it once a letter says its name. Raises OSError."""
+        return SharedShelf(self._folder, self.index_name, DEFAULT_MAX_PAIRS)
 
     def engines(self, table: EngineTable) -> EngineRows:
         """Where scrapes are published that are in this table."""
@@ -74,6 +85,19 @@ class WorkersShare:
         self.directory = Box(folder, f"directory-{pool}")
         self.standing = Box(folder, f"standing-{pool}")
         self.adapters = Box(folder, f"adapters-{pool}")
+        self.index = IndexReader()
+        self._index_name = Box(folder, f"index-{pool}")
+        self._folder = folder
+
+    def follow(self, view: PoolView, capacity: int) -> None:
+        """The slots of this worker are these endpoints' from now on."""
+        self.flights.follow(view, capacity)
+        self.index.follow(view, capacity)
+
+    def read_index(self) -> None:
+        """Read a newer index, if there is one. Raises OSError, ValueError where its writer is gone already."""
+        if (name := self._index_name.news()) is not None:
+            self.index.read(self._folder, name.decode(), DEFAULT_MAX_PAIRS)
 
 
 def run_folder(options: ServeOptions) -> Path:

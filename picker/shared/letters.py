@@ -12,6 +12,11 @@ class Letter:
     def __init__(self, folder: Path, name: str) -> None:
         self._path, self._draft = folder / name, folder / f"{name}.draft"
 
+    @property
+    def written(self) -> bool:
+        """Whether anything was ever written, by us or by whoever wrote before."""
+        return self._path.exists()
+
     def write(self, text: bytes) -> None:
         """Raises OSError."""
         self._draft.write_bytes(text)

@@ -6,24 +6,20 @@ resident only once they are touched. Linux only. Processes that map one piece mu
 
 import mmap
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
-
-from numba import types
-from numba.extending import intrinsic
 
 
 class Kept:
     """A piece of zeros of `size` bytes called `name` in `folder`, until it is closed.
 
-    Raises OSError when there is no such folder, or the name is taken.
+    Takes the name from whoever had it. Raises OSError when there is no such folder.
     """
 
     def __init__(self, folder: Path, name: str, size: int) -> None:
         self._descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         os.ftruncate(self._descriptor, size)
         self._link = folder / name
+        self._link.unlink(missing_ok=True)  # of one that died and had our number
         self._link.symlink_to(f"/proc/{os.getpid()}/fd/{self._descriptor}")
 
     def close(self) -> None:
@@ -41,16 +37,3 @@ def mapped(folder: Path, name: str, size: int, *, writes: bool) -> mmap.mmap:
         return mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if writes else 0))
     finally:
         os.close(descriptor)
-
-
-def _fence(typing: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.fence("acq_rel")
-        return context.get_dummy_value()
-
-    return types.void(), code
-
-
-fence = cast(Callable[[], None], intrinsic(_fence))
-"""In compiled code: what is read or written before it is so for everybody before what comes after it is, but for a
-write followed by a read. On x86-64 it only binds the compiler and costs nothing; on aarch64 it is a barrier."""

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.fence import fence
 from picker.engines.linear_hashing import bare, kernel
-from picker.shared.memory import Kept, fence, mapped
+from picker.shared.memory import Kept, mapped
 
 CAPACITY = 16_384
 """Rows of a block. What has a slot beyond it is not shared."""

@@ -85,7 +85,7 @@ def test_memory_of_cleared_slots_is_used_again() -> None:
         index.clear(0)
     index.store(0, many, many)
     assert len(index) == 1000
-    assert index.nbytes < 56 * 1000 * 20
+    assert index.nbytes < 47 * 1000 * 20
 
 
 def test_retired_slots_do_not_gather_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_retired_slots_do_not_gather_without_bound(monkeypatch: pytest.MonkeyPat
     for slot in range(100):
         index.store(slot, u64(11, 12), u64(1, 2))
         index.clear(slot)
-    assert (len(index), index.nbytes < 56 * 20) == (0, True)
+    assert (len(index), index.nbytes < 47 * 20) == (0, True)
 
 
 def test_a_full_index_gives_up_its_oldest_pairs_and_counts_them() -> None:
