@@ -37,8 +37,8 @@ def kept_cell(cell: Mapping[str, Any], ended: Sequence[Ended], warm_up: int, sho
     kept |= {name: cell[name] for name in _SPREADS}
     kept["classes"] = list(_classes(cell["engines"], [one for one in ended if one.job >= warm_up and one.complete]))
     kept["short"] = short
-    rounded: dict[str, Any] = _rounded(kept)
-    return rounded
+    cell_kept: dict[str, Any] = rounded(kept)
+    return cell_kept
 
 
 def _classes(engines: Sequence[Mapping[str, Any]], ended: Sequence[Ended]) -> Iterable[dict[str, Any]]:
@@ -55,12 +55,13 @@ def _classes(engines: Sequence[Mapping[str, Any]], ended: Sequence[Ended]) -> It
         }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """To five significant digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list) else value
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def read(path: Path, key: str) -> Record:

@@ -154,7 +154,7 @@ class Moves:
         sequence = here.engine.find(request)
         key = agent.name, number
         self._copying[key] = request
-        if sequence is None or not sequence.computed:
+        if sequence is None or not sequence.computed or not here.alive or not to.alive:
             self._copied(agent, number, False)
             return
         rest = sequence.rest(here.engine.limits.block_size)

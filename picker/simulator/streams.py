@@ -33,7 +33,7 @@ class Streams:
     def withdraw(self, station: Station, request_id: str) -> tuple[Sequence, Listener] | None:
         """The request is the caller's from now on; None when it is not there (any more)."""
         before = station.ends_ms
-        sequence = station.withdraw(request_id, self._clock.now)
+        sequence = station.withdraw(request_id, self._clock.now) if station.alive else None
         self.changed(station, before)
         if sequence is None:
             return None

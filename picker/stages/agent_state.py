@@ -85,7 +85,16 @@ def prefill_ms(model: StepModel, new_tokens: float, length: float) -> float:
     return model.prefill_ms * new_tokens + model.work_ms * new_tokens * (length - new_tokens / 2) / 1e6
 
 
-def relief_ms(model: StepModel, residents: Sequence[Resident], leaving: Resident) -> float:
-    """By which a step is shorter without one of these."""
-    lengths = [resident.length for resident in residents]
-    return step_ms(model, lengths) - step_ms(model, [r.length for r in residents if r.request != leaving.request])
+def reliefs_ms(model: StepModel, residents: Sequence[Resident]) -> list[float]:
+    """By which a step is shorter without each of these in turn, in ms."""
+    lengths = sorted((resident.length for resident in residents), reverse=True)
+    longest, second = [*lengths, 0.0, 0.0][:2]
+    count, context = len(lengths), sum(lengths)
+    uneven = count * longest - context
+
+    def relief(length: float) -> float:
+        most = second if length == longest else longest
+        gone = uneven - ((count - 1) * most - (context - length))
+        return model.decode_ms + model.context_ms * (length + model.alpha * gone) / 1e6
+
+    return [relief(resident.length) for resident in residents]

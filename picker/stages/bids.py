@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from picker.stages.agent_state import BidSettings, Membership, OwnState, Resident, relief_ms, step_ms
+from picker.stages.agent_state import BidSettings, Membership, OwnState, Resident, reliefs_ms, step_ms
 from picker.stages.incoming import Incoming
 from picker.stages.messages import (
     Accept,
@@ -101,7 +101,8 @@ class Agent:
         """Some times a second, with what the engine is doing."""
         self._state = state
         self._resting = {request: until for request, until in self._resting.items() if until > now}
-        out: list[Output] = [Load(self.name, peer, self._step_ms()) for peer in self._members.stage]
+        step = self._step_ms()
+        out: list[Output] = [Load(self.name, peer, step) for peer in self._members.stage]
         out += self.incoming.expire(now)
         for number, transfer in list(self.outgoing.items()):
             if now >= transfer.until:
@@ -181,7 +182,8 @@ class Agent:
             return max(outgrown, key=lambda resident: resident.length), self._members.following
         if not free or not self._hot():
             return None
-        heaviest = max(free, key=lambda resident: resident.tokens_left * self._relief_ms(resident))
+        reliefs = self._reliefs_ms()
+        heaviest = max(free, key=lambda resident: resident.tokens_left * reliefs[resident.request])
         return heaviest, self._members.neighbours if self._wide or not self._members.stage else self._members.stage
 
     def _hot(self) -> bool:
@@ -214,7 +216,7 @@ class Agent:
         """By the move, over the tokens still to come: what it saves itself and those it leaves, less what it costs
         those it joins."""
         others = len(self._state.residents) - 1
-        per_step = self._step_ms() - bid.step_ms + others * self._relief_ms(resident) - bid.burden_ms
+        per_step = self._step_ms() - bid.step_ms + others * self._reliefs_ms()[resident.request] - bid.burden_ms
         return resident.tokens_left * per_step - bid.wait_ms
 
     def _answered(self, message: Accept | Decline | Committed | Refused, now: float) -> list[Output]:
@@ -287,5 +289,7 @@ class Agent:
         """A step of what is here, and of requests of such lengths besides."""
         return step_ms(self.model, [*(resident.length for resident in self._state.residents), *more])
 
-    def _relief_ms(self, resident: Resident) -> float:
-        return relief_ms(self.model, self._state.residents, resident)
+    def _reliefs_ms(self) -> dict[str, float]:
+        residents = self._state.residents
+        reliefs = reliefs_ms(self.model, residents)
+        return {resident.request: relief for resident, relief in zip(residents, reliefs, strict=True)}

@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_agents import A_STAGE, LOAD, agent, resident, said, state, to_commit
+from stage_traffic import ENGINE
 
-from picker.stages.agent_state import Membership
+from picker.stages.agent_state import Membership, Resident, reliefs_ms, step_ms
 from picker.stages.messages import (
     Accept,
     Ask,
@@ -215,3 +218,28 @@ def test_strangers_are_not_heard() -> None:
 
     assert target.receive(Offer("mallory", "a", 0, 0, "r", LOAD), 0.0) == []
     assert target.receive(Offer("b", "someone-else", 0, 0, "r", LOAD), 0.0) == []
+
+
+@given(st.lists(st.floats(1, 1e5), min_size=1, max_size=12), st.floats(0, 1))
+def test_what_a_request_leaves_behind_is_the_step_without_it(lengths: list[float], alpha: float) -> None:
+    model = replace(ENGINE, alpha=alpha)
+    here = [Resident(str(number), length, 1, 1.0) for number, length in enumerate(lengths)]
+    for number, relief in enumerate(reliefs_ms(model, here)):
+        without = [length for other, length in enumerate(lengths) if other != number]
+        assert relief == pytest.approx(step_ms(model, lengths) - step_ms(model, without), abs=1e-9)
+
+
+def test_an_engine_with_a_long_line_bids_nothing_and_a_short_one_is_told() -> None:
+    asked = Ask("b", "a", 7, 1000.0, LOAD)
+    busy, less = agent(), agent()
+    busy.tick(replace(state(), wait_ms=5_000.0), 0.0)
+    less.tick(replace(state(), wait_ms=200.0), 0.0)
+    assert not busy.receive(asked, 0.01)
+    assert [bid.wait_ms for bid in said(less.receive(asked, 0.01), Bid)] == [200.0]
+
+
+def test_a_wait_counts_once_against_what_each_token_saves() -> None:
+    source = agent()
+    source.tick(state(resident(left=100.0), free=1_000), 0.0)
+    source.receive(Bid("b", "a", 0, 0.1, 0.0, wait_ms=1e6), 0.01)
+    assert not said(source.tick(state(resident(left=100.0), free=1_000), 0.06), Offer)
