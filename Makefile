@@ -4,9 +4,10 @@ BIN := .venv/bin
 ENGINES ?= sim
 POLICY ?= learned
 RUN_ARGS ?=
+FUZZ_S ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-kind chart-test manifests bench bench-short bench-peers results results-learned proto docs clean
+.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-kind chart-test manifests bench bench-short bench-peers results results-learned fuzz proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +48,14 @@ e2e-report: .venv/.done ## A replay's report in a real browser (needs Chromium o
 
 e2e-ranking: .venv/.done ## Does the simulator rank policies as real Envoy does? Prints both sides (ten minutes)
 	$(BIN)/pytest -s e2e/ranking
+
+e2e-wire: .venv/.done ## The wire core under curl and h2load (needs both on this machine)
+	$(BIN)/pytest e2e/wire
+
+fuzz: .venv/.done ## Coverage-guided fuzzing of the wire core (FUZZ_S=600 seconds; keeps its corpus in .cache)
+	$(BIN)/pip install -q -e '.[fuzz]'
+	mkdir -p .cache/fuzz/wire
+	$(BIN)/python tests/wire/fuzz_wire.py -max_total_time=$(FUZZ_S) -max_len=1500 -len_control=0 .cache/fuzz/wire
 
 e2e-kind: .venv/.done ## A kind cluster with gateway, engines and picker, and the suite in it (needs Docker and kind)
 	bash e2e/kind/up.sh

@@ -18,7 +18,7 @@ from picker.wire.limits import WireLimits
 
 @dataclass
 class Side:
-    """What is known of one stream. `room`: for DATA; less of it holds only for what is sent after hearing so."""
+    """What is known of one stream. `room`: for DATA; `less` of it once the peer's bytes are heard."""
 
     opened: bool = False
     half_closed: bool = False
@@ -28,6 +28,7 @@ class Side:
     closed: bool = False
     sent: int = 0
     room: int = 0
+    less: int = 0
     answer: bytes = b""
     messages: list[bytes] = field(default_factory=list)
 
@@ -44,7 +45,6 @@ class Judge:
         self.told: list[Event] = []
         self.acknowledged = 0
         self.given: Counter[int] = Counter()
-        self._less = 0
         self._decoder = Decoder()
         self._said = b""
         self._written = b""
@@ -57,8 +57,8 @@ class Judge:
         self._hear(self.connection.receive(data, self.now))
         self.take()
         for side in self.sides.values():
-            side.room -= self._less
-        self._less = 0
+            side.room -= side.less
+            side.less = 0
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -173,6 +173,7 @@ class Judge:
             end = HEAD.size + (word >> 8)
             if end > len(self._said):
                 return
+            self._side(stream & LARGEST)
             payload, self._said = self._said[HEAD.size : end], self._said[end:]
             if word & 0xFF == Kind.WINDOW_UPDATE:
                 self._opens(stream & LARGEST, int.from_bytes(payload, "big") & LARGEST)
@@ -191,7 +192,7 @@ class Judge:
         if name == Setting.INITIAL_WINDOW_SIZE:
             for side in self.sides.values():
                 side.room += max(0, value - self.initial)
-            self._less += max(0, self.initial - value)
+                side.less += max(0, self.initial - value)
             self.initial = value
         elif name == Setting.MAX_FRAME_SIZE:
             self.frame_bytes = value
