@@ -87,6 +87,24 @@ def test_a_proxy_understands_its_arguments(tmp_path: Path, monkeypatch: pytest.M
     assert options.token == "a secret that is long enough"
 
 
+def test_with_certificates_proxies_and_picker_speak_mutual_tls(tmp_path: Path) -> None:
+    rendered = render(HANDOFF, at("picker.handoff", {"certSecret": "pool-certificates", "peerPort": 9443}))
+    made = patched(rendered, ENGINES / "vllm-cpu.yaml", tmp_path)
+    proxy, epp = proxy_of(made), rendered.container("epp")
+    folder = "/etc/picker/handoff-tls"
+
+    kubernetes_validate.validate(made, "1.35", strict=True)
+    assert {f"--picker=https://{NAME}-handoff.{NAMESPACE}.svc:9100", "--peer-port=9443", f"--cert-dir={folder}"} <= set(
+        proxy["args"]
+    )
+    told = {name: rendered.flags[f"handoff-{name}"] for name in ("cert-dir", "client-ca-file", "peer-port")}
+    assert told == {"cert-dir": folder, "client-ca-file": f"{folder}/ca.crt", "peer-port": "9443"}
+    for container, volumes in ((epp, rendered.pod["volumes"]), (proxy, made["spec"]["template"]["spec"]["volumes"])):
+        assert {"name": "handoff-tls", "mountPath": folder, "readOnly": True} in container["volumeMounts"]
+        (volume,) = [each for each in volumes if each["name"] == "handoff-tls"]
+        assert volume["secret"]["secretName"] == "pool-certificates"
+
+
 @pytest.mark.parametrize("values", [HANDOFF, merged(HANDOFF, STANDALONE)], ids=["behind a gateway", "beside Envoy"])
 def test_picker_listens_where_proxies_ask_and_has_their_token(values: dict[str, Any], tmp_path: Path) -> None:
     rendered = render(values, at("picker.handoff.port", 9200))

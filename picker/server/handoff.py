@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from picker.server.handoff_follow import PlanFeed
 from picker.server.handoff_metrics import HandoffMetrics
 from picker.server.handoff_proxy import MAX_BODY_BYTES, Proxy
 from picker.server.handoff_relay import Site
+from picker.server.handoff_tls import PoolTls
 from picker.server.handoff_token import read_token
 from picker.stages.agent_state import BidSettings
 from picker.telemetry import logs
@@ -33,7 +35,8 @@ MEMBERS = "/handoff/members"
 @dataclass(frozen=True, slots=True)
 class HandoffOptions:
     """`name` is this proxy's in the membership; port 0 takes a free one; without a `token` it knows no peers. `picker`,
-    if not empty, is the base URL that tells the membership of `pool` (its first one if empty) and the plan."""
+    if not empty, is the base URL that tells the membership of `pool` (its first one if empty) and the plan. With
+    `cert_dir` peers come to `peer_port` alone, by mutual TLS."""
 
     name: str
     engine: str
@@ -43,6 +46,8 @@ class HandoffOptions:
     picker: str = ""
     pool: str = ""
     token: str | None = None
+    cert_dir: Path | None = None
+    peer_port: int = 0
     moves: bool = True
     pull: bool = False
     failover: FailoverSettings = field(default_factory=FailoverSettings)
@@ -53,11 +58,15 @@ class HandoffServer:
     """One proxy. `address` is host:port once it listens."""
 
     def __init__(self, options: HandoffOptions) -> None:
-        """Raises ValueError for a picker that cannot be asked."""
-        self.options, self.members, self.address = options, options.members, ""
+        """Raises ValueError for a picker that cannot be asked, OSError for certificates that cannot be used."""
+        self.options, self.members, self.address, self.peer_address = options, options.members, "", ""
+        self.tls = None if options.cert_dir is None else PoolTls(options.cert_dir)
+        client_tls = None if self.tls is None else self.tls.client
         self.flights = Flights(options.name)
         self.metrics = HandoffMetrics(lambda: sum(flight.stream.begun for flight in self.flights.here()))
-        calls = Calls(options.name, base_url(options.engine), options.token, options.failover, lambda: self.members)
+        calls = Calls(
+            options.name, base_url(options.engine), options.token, options.failover, lambda: self.members, client_tls
+        )
         self.site = Site(calls, self.flights, self.metrics, options.failover)
         self.proxy = Proxy(self.site, options.token)
         self.agent = AgentAtWork(self.site, options.bids, pull=options.pull)
@@ -66,7 +75,7 @@ class HandoffServer:
         if options.picker:
             if options.token is None:
                 raise ValueError("a picker tells its plan only to those who have the pool's token")
-            self.feed = PlanFeed(options.picker, options.name, options.token, self.follow, options.pool)
+            self.feed = PlanFeed(options.picker, options.name, options.token, self.follow, options.pool, client_tls)
             self._registry.register(self.feed)
 
     def follow(self, members: Members) -> None:
@@ -78,10 +87,21 @@ class HandoffServer:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/handoff/metrics", self._metrics)
+        if self.tls is None:
+            self._for_peers(app)
+        self.proxy.for_clients(app)
+        return app
+
+    def peers_app(self) -> web.Application:
+        """What peers alone see, where there is mutual TLS."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self._for_peers(app)
+        return app
+
+    def _for_peers(self, app: web.Application) -> None:
         app.router.add_put(MEMBERS, self._members)
         app.router.add_post(MESSAGES, self._messages)
-        self.proxy.routes(app)
-        return app
+        self.proxy.for_peers(app)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -118,22 +138,33 @@ class HandoffServer:
 async def running(options: HandoffOptions) -> AsyncIterator[HandoffServer]:
     """A proxy that listens. Raises ValueError or OSError where it cannot start."""
     server = HandoffServer(options)
-    runner = web.AppRunner(server.app(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-    try:
-        await runner.setup()
-        await web.TCPSite(runner, options.host, options.port).start()
-        server.address = f"{options.host}:{runner.addresses[0][1]}"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(server.site.calls.close)
+        server.address = await _listen(stack, server.app(), options.host, options.port)
+        if server.tls is not None:
+            peers = server.peers_app()
+            server.peer_address = await _listen(stack, peers, options.host, options.peer_port, server.tls.server)
         server.follow(options.members)
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(server.agent.run())]
             if server.feed is not None:
                 working.append(tasks.create_task(server.feed.run()))
+            if server.tls is not None:
+                working.append(tasks.create_task(server.tls.keep_current()))
             yield server
             for task in working:
                 task.cancel()
-    finally:
-        await runner.cleanup()
-        await server.site.calls.close()
+
+
+async def _listen(
+    stack: contextlib.AsyncExitStack, app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> str:
+    """host:port where the app is served until the stack ends. Raises OSError."""
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    await web.TCPSite(runner, host, port, ssl_context=tls).start()
+    return f"{host}:{runner.addresses[0][1]}"
 
 
 async def serve(options: HandoffOptions, drain_s: float) -> None:
@@ -168,6 +199,12 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The secret that all proxies of the pool share; without it, no peers: no moves, no failover.",
 )
+@click.option(
+    "--cert-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="tls.crt, tls.key and ca.crt: mutual TLS with peers, on --peer-port, and with the picker.",
+)
+@click.option("--peer-port", type=click.IntRange(0, 65535), default=8443, help="For peers, with --cert-dir.")
 @click.option("--failover/--no-failover", default=True, help="Go on elsewhere when an engine breaks under a request.")
 @click.option("--moves/--no-moves", default=True, help="Bid for and give away running requests.")
 @click.option(
@@ -226,6 +263,8 @@ def handoff(
             picker=base_url(given["picker"]) if given["picker"] else "",
             pool=given["pool"],
             token=read_token(pool_token_file),
+            cert_dir=given["cert_dir"],
+            peer_port=given["peer_port"],
             moves=given["moves"],
             pull=kv == "pull",
             failover=failover,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,10 +55,17 @@ class Calls:
     """`own` is the name of the engine at `engine`; all other names are found in the membership of the moment."""
 
     def __init__(
-        self, own: str, engine: str, token: str | None, settings: FailoverSettings, members: Callable[[], Members]
+        self,
+        own: str,
+        engine: str,
+        token: str | None,
+        settings: FailoverSettings,
+        members: Callable[[], Members],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`tls` is for peers."""
         self.own, self._engine, self._token = own, engine, token
-        self._settings, self._members = settings, members
+        self._settings, self._members, self._tls = settings, members, tls or True
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -87,7 +95,12 @@ class Calls:
         try:
             async with asyncio.timeout(first_s):
                 response = await self._session.request(
-                    method, url, data=body, headers=CIMultiDict([*headers.items(), *more]), allow_redirects=False
+                    method,
+                    url,
+                    data=body,
+                    headers=CIMultiDict([*headers.items(), *more]),
+                    allow_redirects=False,
+                    ssl=self._tls if engine != self.own else True,
                 )
         except TimeoutError as error:
             refused = isinstance(error, aiohttp.ConnectionTimeoutError)
@@ -125,7 +138,7 @@ class Calls:
         headers = {TOKEN_HEADER: self._token, "Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=self._settings.connect_s)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with self._session.post(url + path, data=data, headers=headers, timeout=timeout):
+            async with self._session.post(url + path, data=data, headers=headers, timeout=timeout, ssl=self._tls):
                 pass
 
     def _place(self, engine: str) -> tuple[str, list[tuple[str, str]]]:

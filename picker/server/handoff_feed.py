@@ -18,9 +18,9 @@ from picker.server.handoff_token import TOKEN_HEADER, read_token, same_token
 class Feed:
     """Of one pool. Its document is made when somebody asks after a change, once, however many ask."""
 
-    def __init__(self, router: Router, *, scheme: str = "http", epoch: int | None = None) -> None:
-        """`scheme` is that of the proxies' own URLs."""
-        self._router, self._scheme = router, scheme
+    def __init__(self, router: Router, *, peer_port: int | None = None, epoch: int | None = None) -> None:
+        """`peer_port`: where proxies meet their peers by TLS; None for plainly, where clients ask."""
+        self._router, self._peer_port = router, peer_port
         self._told = Told(epoch=time.time_ns() // 1000 if epoch is None else epoch, version=0)
         self._made_of: tuple[object, ...] = ()
         self._page = b""
@@ -34,7 +34,7 @@ class Feed:
         # Each of these is replaced whole when it changes.
         made_of = (view, *((staged.plan, staged.boundaries, staged.models) if staged else ()))
         if len(made_of) != len(self._made_of) or any(a is not b for a, b in zip(made_of, self._made_of, strict=True)):
-            told = _told(view, staged, self._scheme)
+            told = _told(view, staged, self._peer_port)
             now = msgspec.structs.replace(told, epoch=self._told.epoch, version=self._told.version)
             if now != self._told or not self._page:
                 self._told = msgspec.structs.replace(now, version=self._told.version + 1)
@@ -43,7 +43,7 @@ class Feed:
         return self._told.tag, self._page
 
 
-def _told(view: PoolView, staged: Staged | None, scheme: str) -> Told:
+def _told(view: PoolView, staged: Staged | None, peer_port: int | None) -> Told:
     """Without a number."""
     stage_of, bounds = dict[int, int](), tuple[float, ...]()
     if staged is not None and staged.plan.staged:
@@ -53,7 +53,9 @@ def _told(view: PoolView, staged: Staged | None, scheme: str) -> Told:
     kinds = {model: place for place, model in enumerate(dict.fromkeys(models.values()))}
     engines = {
         endpoint.address: Seat(
-            f"{scheme}://{endpoint.address}", stage_of.get(slot), kinds[models[slot]] if slot in models else None
+            f"http://{endpoint.address}" if peer_port is None else f"https://{endpoint.ip}:{peer_port}",
+            stage_of.get(slot),
+            kinds[models[slot]] if slot in models else None,
         )
         for endpoint, slot in zip(view.endpoints, view.slots.tolist(), strict=True)
     }

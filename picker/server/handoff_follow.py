@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 from collections.abc import Callable, Iterator
 
 import aiohttp
@@ -24,7 +25,16 @@ class PlanFeed(Collector):
     """`picker` is a base URL, `own` this proxy's name in the pool: the address that the picker knows. `follow` is told
     of each part that is new."""
 
-    def __init__(self, picker: str, own: str, token: str, follow: Callable[[Members], None], pool: str = "") -> None:
+    def __init__(
+        self,
+        picker: str,
+        own: str,
+        token: str,
+        follow: Callable[[Members], None],
+        pool: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls or True
         self._url = picker + PLAN + (f"?pool={pool}" if pool else "")
         self._own, self._token, self._follow = own, token, follow
         self._follower, self._tag = Follower(), ""
@@ -49,7 +59,7 @@ class PlanFeed(Collector):
         try:
             async with (
                 asyncio.timeout(PATIENCE_S),
-                session.get(self._url, headers=headers, allow_redirects=False) as response,
+                session.get(self._url, headers=headers, allow_redirects=False, ssl=self._tls) as response,
             ):
                 if response.status == 304:
                     self._follower.same(_now())

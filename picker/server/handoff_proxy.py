@@ -74,9 +74,12 @@ class Proxy:
     def __init__(self, site: Site, token: str | None) -> None:
         self._site, self._token = site, token
 
-    def routes(self, app: web.Application) -> None:
-        """Peers' paths, and all others for clients; call last."""
+    def for_peers(self, app: web.Application) -> None:
+        """Their way to the engine."""
         app.router.add_route("*", PEER + "/{path:.*}", self._peer)
+
+    def for_clients(self, app: web.Application) -> None:
+        """All paths that are left; call last."""
         app.router.add_route("*", "/{path:.*}", self._client)
 
     def is_peer(self, request: web.Request) -> bool:

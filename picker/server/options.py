@@ -54,6 +54,7 @@ class ServeOptions:
     handoff_token_file: Path | None = None
     handoff_cert_dir: Path | None = None
     handoff_client_ca_file: Path | None = None
+    handoff_peer_port: int | None = None
     max_receive_bytes: int = 64 << 20
     max_send_bytes: int = 64 << 20
     scrape_interval_s: float | None = None

@@ -197,7 +197,7 @@ async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> N
         pool.name: [*pool.sources(), *keeper.sources()] for pool, keeper in zip(served, process.keepers, strict=True)
     }
     sources = told[served[0].name] if len(served) == 1 else [Together(told)]
-    feeds = {p.name: Feed(p.router) for p in served}
+    feeds = {p.name: Feed(p.router, peer_port=options.handoff_peer_port) for p in served}
     shown = {
         p.name: Shown(p.router, p.tallies, p.learning.as_json if p.learning else None, feeds[p.name].page)
         for p in served

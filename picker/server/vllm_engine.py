@@ -16,7 +16,7 @@ from picker.server.up.ports import HOST, free_ports
 from picker.server.up.stack import EngineAddress, Stack, StackError
 from picker.server.vllm_install import InstallError, ensure_vllm
 
-READY_S = 300.0
+READY_S = 900.0
 POLL_S = 0.2
 MODEL = "smollm2"
 TRACE_SCALE = 1 / 32

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from pool_certificates import Authority
 from small_service import ADDRESSES, Clock, make_service
 
 from picker.handoff.feed import PLAN, read
@@ -23,7 +25,9 @@ from picker.server import handoff_follow
 from picker.server.handoff import HandoffOptions, HandoffServer
 from picker.server.handoff_feed import Feed, feed_app
 from picker.server.handoff_follow import PlanFeed
+from picker.server.handoff_tls import PoolTls
 from picker.server.handoff_token import TOKEN_HEADER
+from picker.server.tls import metrics_context
 
 TOKEN = "a-secret-of-the-pool"
 KNOWN = {TOKEN_HEADER: TOKEN}
@@ -119,9 +123,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def asking(url: str, name: str = ADDRESSES[0]) -> AsyncIterator[tuple[PlanFeed, list[Members]]]:
+async def asking(
+    url: str, name: str = ADDRESSES[0], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[PlanFeed, list[Members]]]:
     heard: list[Members] = []
-    feed = PlanFeed(url, name, TOKEN, heard.append)
+    feed = PlanFeed(url, name, TOKEN, heard.append, tls=tls)
     task = asyncio.create_task(feed.run())
     try:
         yield feed, heard
@@ -176,6 +182,25 @@ async def test_nonsense_changes_nothing(page: bytes, quick: None) -> None:
 async def test_without_the_pools_token_no_picker_can_be_asked() -> None:
     with pytest.raises(ValueError, match="token"):
         HandoffServer(HandoffOptions("a", "http://127.0.0.1:1", picker="http://127.0.0.1:2"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_over_tls_a_picker_tells_those_of_the_pools_ca_alone(tmp_path: Path, quick: None, known: bool) -> None:
+    authority = Authority()
+    folder = authority.certify(tmp_path / "picker")
+    (tmp_path / "token").write_text(TOKEN)
+    other = (authority if known else Authority()).certify(tmp_path / "proxy")
+    app = feed_app({"chat": Feed(staged_router("0-512:1", "512-:2"), peer_port=8443)}, tmp_path / "token")
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=metrics_context(folder, folder / "ca.crt"))
+    try:
+        url = f"https://127.0.0.1:{server.port}"
+        async with asking(url, tls=PoolTls(other).client) as (feed, heard):
+            await until(lambda: bool(heard) or counted(feed, "away") > 2)
+            urls = [f"https://{address.removesuffix(':8000')}:8443" for address in ADDRESSES]
+            assert [list(members.engines.values()) for members in heard] == ([urls] if known else [])
+    finally:
+        await server.close()
 
 
 def test_json_is_what_is_told() -> None:

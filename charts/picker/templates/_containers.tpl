@@ -59,6 +59,11 @@
 {{- if $values.picker.handoff.enabled }}
 - --handoff-port={{ $values.picker.handoff.port }}
 - --handoff-token-file=/etc/picker/handoff/token
+{{- if $values.picker.handoff.certSecret }}
+- --handoff-cert-dir=/etc/picker/handoff-tls
+- --handoff-client-ca-file=/etc/picker/handoff-tls/ca.crt
+- --handoff-peer-port={{ $values.picker.handoff.peerPort }}
+{{- end }}
 {{- end }}
 - --drain-timeout={{ $values.picker.drain.timeoutSeconds }}s
 - --drain-pause={{ $plan.proxy | ternary 0 $values.picker.drain.pauseSeconds }}s
@@ -241,6 +246,11 @@
   - name: handoff-token
     mountPath: /etc/picker/handoff
     readOnly: true
+  {{- if $values.picker.handoff.certSecret }}
+  - name: handoff-tls
+    mountPath: /etc/picker/handoff-tls
+    readOnly: true
+  {{- end }}
   {{- end }}
   {{- if ne $plan.source "addresses" }}
   - name: api-access

@@ -69,7 +69,7 @@ async def start_proxies(stack: Stack) -> None:
 
 
 async def until_told(stack: Stack) -> None:
-    """Wait until every proxy knows the pool. Raises StackError after a minute."""
+    """Wait until every proxy knows the pool. Raises StackError where none is told for long."""
     try:
         async with asyncio.timeout(READY_S), aiohttp.ClientSession() as session:
             for engine in stack.engines:

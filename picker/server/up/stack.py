@@ -16,7 +16,7 @@ from picker.server.envoy import EnvoySpec, RequestMode, ResponsePath, bootstrap
 from picker.server.processes import Child, Children
 from picker.server.up.ports import HOST, free_ports, free_run
 
-READY_S = 60.0
+READY_S = 300.0
 
 
 class StackError(Exception):
@@ -165,7 +165,7 @@ class Stack:
 
 
 async def until_ok(url: str, child: Child) -> None:
-    """Wait for a 200. Raises StackError when the child dies first, or after a minute."""
+    """Wait for a 200. Raises StackError when the child dies first, or READY_S later."""
     async with aiohttp.ClientSession() as session:
         deadline = asyncio.get_running_loop().time() + READY_S
         while asyncio.get_running_loop().time() < deadline:
