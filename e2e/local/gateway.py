@@ -21,7 +21,7 @@ from picker.server.up.ports import HOST
 from picker.server.up.stack import EngineAddress, SimulatedEngines, Stack, engine_argv
 
 GPU = "h100_sxm/llama-3-8b tp1"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 COLLECTOR = 4

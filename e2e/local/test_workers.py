@@ -2,10 +2,31 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
 
 import aiohttp
 import psutil
+import pytest
+import pytest_asyncio
 from gateway import COLLECTOR, PATIENCE_S, Gateway, chat, child_with, gateway, new_words, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack() -> AsyncIterator[Gateway]:
+    async with gateway("access-log", speedup=4.0, workers=2, expected="ended, starting it again") as there:
+        yield there
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(stack: Gateway) -> AsyncIterator[Gateway]:
+    """It has two workers, and nothing is under way before or after."""
+    await stack.start_picker()
+    await stack.at_rest()
+    yield stack
+    if stack.stack.picker.running:
+        await stack.at_rest()
 
 
 async def ask_many(running: Gateway, count: int) -> None:
@@ -23,86 +44,78 @@ def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
     return child_with(running, "--worker", str(worker))
 
 
-async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells() -> None:
-    async with gateway("access-log", engines=1, workers=2) as running:
-        await ask_many(running, 60)
-        assert min(await picks(running)) > 0
-        await running.at_rest()
-        relayed = [
-            await running.metric("picker_access_log_records_total", worker=worker, result="relayed")
-            for worker in (0, 1)
-        ]
-        assert sum(relayed) > 0
-        assert sum([row["ended"] for row in (await running.pool()).values()]) == 60
+async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells(running: Gateway) -> None:
+    await ask_many(running, 60)
+    assert min(await picks(running)) > 0
+    await running.at_rest()
+    relayed = [
+        await running.metric("picker_access_log_records_total", worker=worker, result="relayed") for worker in (0, 1)
+    ]
+    assert sum(relayed) > 0
+    assert sum([row["ended"] for row in (await running.pool()).values()]) == sum(await picks(running))
 
 
-async def test_while_a_worker_is_dead_and_started_again_no_request_and_no_answer_fails() -> None:
-    async with gateway("access-log", speedup=4.0, workers=2, expected="worker ended") as running:
-        replies, tasks = await running.begin_many(10, max_tokens=1200)
-        before = worker_process(running, 1)
-        assert before is not None
-        before.kill()
-        before.wait()
+async def test_while_a_worker_is_dead_and_started_again_no_request_and_no_answer_fails(running: Gateway) -> None:
+    replies, tasks = await running.begin_many(10, max_tokens=1200)
+    before = worker_process(running, 1)
+    assert before is not None
+    before.kill()
+    before.wait()
 
-        async def another() -> bool:
-            found = worker_process(running, 1)
-            try:
-                return found is not None and found.pid != before.pid and await running.pool() != {}
-            except (aiohttp.ClientError, psutil.NoSuchProcess):
-                return False
+    async def another() -> bool:
+        found = worker_process(running, 1)
+        try:
+            return found is not None and found.pid != before.pid and await running.pool() != {}
+        except (aiohttp.ClientError, psutil.NoSuchProcess):
+            return False
 
-        while not await another():
-            await ask_many(running, 4)
-        await asyncio.gather(*tasks)
-        assert [reply.status for reply in replies if not reply.ok] == []
+    while not await another():
+        await ask_many(running, 4)
+    await asyncio.gather(*tasks)
+    assert [reply.status for reply in replies if not reply.ok] == []
 
-        async def both_pick() -> bool:
-            before = await picks(running)
-            await ask_many(running, 10)
-            return all(now > then for now, then in zip(await picks(running), before, strict=True))
-
-        await until(both_pick)
-        await running.at_rest()
-
-
-async def test_while_the_collector_is_dead_picks_go_on_and_the_next_one_is_heard() -> None:
-    async with gateway("access-log", workers=2, expected="collector ended") as running:
+    async def both_pick() -> bool:
+        before = await picks(running)
         await ask_many(running, 10)
-        workers = [worker_process(running, worker) for worker in (0, 1)]
-        before = child_with(running, "--collector")
-        assert before is not None
-        before.kill()
-        before.wait()
-        await ask_many(running, 20)
+        return all(now > then for now, then in zip(await picks(running), before, strict=True))
 
-        async def heard() -> bool:
-            try:
-                return await running.metric("picker_scrapes_total", worker=COLLECTOR) > 0
-            except aiohttp.ClientError:
-                return False
-
-        await until(heard)
-        await ask_many(running, 10)
-        assert [worker_process(running, worker) for worker in (0, 1)] == workers
-        await running.at_rest()
+    await until(both_pick)
 
 
-async def test_one_signal_ends_them_all() -> None:
-    async with gateway("access-log", engines=1, workers=2) as running:
-        workers = [worker_process(running, worker) for worker in (0, 1)]
-        assert all(workers)
-        running.stack.picker.signal(signal.SIGTERM)
-        assert await asyncio.wait_for(running.stack.picker.process.wait(), PATIENCE_S) == 0
-        assert not any(worker.is_running() for worker in workers if worker is not None)
+async def test_while_the_collector_is_dead_picks_go_on_and_the_next_one_is_heard(running: Gateway) -> None:
+    await ask_many(running, 10)
+    workers = [worker_process(running, worker) for worker in (0, 1)]
+    before = child_with(running, "--collector")
+    assert before is not None
+    before.kill()
+    before.wait()
+    await ask_many(running, 20)
+
+    async def heard() -> bool:
+        try:
+            return await running.metric("picker_scrapes_total", worker=COLLECTOR) > 0
+        except aiohttp.ClientError:
+            return False
+
+    await until(heard)
+    await ask_many(running, 10)
+    assert [worker_process(running, worker) for worker in (0, 1)] == workers
 
 
-async def test_workers_do_not_outlive_a_supervisor_that_is_killed() -> None:
-    async with gateway("access-log", engines=1, workers=2) as running:
-        workers = [worker for worker in (0, 1) if (worker_process(running, worker)) is not None]
-        processes = [worker_process(running, worker) for worker in workers]
-        running.stack.picker.signal(signal.SIGKILL)
+async def test_one_signal_ends_them_all(running: Gateway) -> None:
+    workers = [worker_process(running, worker) for worker in (0, 1)]
+    assert all(workers)
+    running.stack.picker.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(running.stack.picker.process.wait(), PATIENCE_S) == 0
+    assert not any(worker.is_running() for worker in workers if worker is not None)
 
-        async def gone() -> bool:
-            return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes if p is not None)
 
-        await until(gone)
+async def test_workers_do_not_outlive_a_supervisor_that_is_killed(running: Gateway) -> None:
+    workers = [worker for worker in (worker_process(running, number) for number in (0, 1)) if worker is not None]
+    assert len(workers) == 2
+    running.stack.picker.signal(signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+
+    await until(gone)
