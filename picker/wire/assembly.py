@@ -13,37 +13,52 @@ from picker.wire.stream import Stream
 class Assembly:
     """`total`: bytes of unfinished messages."""
 
-    __slots__ = ("_begun", "_limit", "total")
+    __slots__ = ("_begun", "_limit", "_parked", "total")
 
     def __init__(self, limit: int) -> None:
         self.total = 0
         self._limit = limit
         self._begun: OrderedDict[int, Stream] = OrderedDict()
+        self._parked: dict[int, Stream] = {}
 
     def changed(self, stream: Stream, grown: int, again: bool) -> bool:
         """A stream's unfinished message is `grown` bytes longer; `again`: it is another one than before. False where
         that is more than we hold."""
         self.total += grown
-        if again or not stream.partial:
+        if again:
             self._begun.pop(stream.id, None)
         if stream.partial:
             self._begun[stream.id] = stream
+        else:
+            self._unpark(stream)
         return self.total <= self._limit
 
     def forget(self, stream: Stream) -> None:
         """The stream has ended, or nobody wants its messages any more."""
         self.total -= len(stream.partial)
         stream.partial = bytearray()
-        stream.parked = False
         self._begun.pop(stream.id, None)
+        self._unpark(stream)
 
     def lets(self, stream: Stream) -> bool:
-        """Whether the stream may be given room."""
-        return not stream.partial or 2 * self.total <= self._limit or stream is next(iter(self._begun.values()))
+        """Whether the stream may be given room. If not, it is among those who wait."""
+        if not stream.partial or 2 * self.total <= self._limit or stream is next(iter(self._begun.values())):
+            self._unpark(stream)
+            return True
+        stream.parked = True
+        self._parked[stream.id] = stream
+        return False
 
     def waiting(self) -> list[Stream]:
-        """Streams that were told to wait and may go on."""
+        """Those who wait and may go on by now."""
+        if not self._parked:
+            return []
         if 2 * self.total <= self._limit:
-            return [stream for stream in self._begun.values() if stream.parked]
+            return list(self._parked.values())
         first = next(iter(self._begun.values()))
         return [first] if first.parked else []
+
+    def _unpark(self, stream: Stream) -> None:
+        if stream.parked:
+            stream.parked = False
+            del self._parked[stream.id]

@@ -220,8 +220,6 @@ class Connection:
                             session.room(stream)
                         continue
             incoming(session, word & 0xFF, flags, number, buffer[start:at])
-            if session.closing:
-                break
             streams = session.quick
         if at:
             self._whole_at = session.now

@@ -133,21 +133,19 @@ class Session:
         """Give a stream room back, once for every half of its window."""
         if 2 * stream.taken <= self.limits.stream_window or stream.held or stream.remote_closed:
             return
-        stream.parked = not self.assembly.lets(stream)
-        if not stream.parked:
+        if self.assembly.lets(stream):
             self.outbox.put(window_update(stream.id, stream.taken))
             stream.taken = 0
             stream.moved += 1
 
     def room_for_waiting(self) -> None:
         """Messages that were not to go on for the others' sake may have their turn."""
-        if self.assembly.total:
-            for stream in self.assembly.waiting():
-                self.room(stream)
+        for stream in self.assembly.waiting():
+            self.room(stream)
 
     def finish(self, stream: Stream, status: int, message: str) -> None:
         """The call's status, after its messages."""
-        block = answers.trailers if stream.headed or stream.queue else answers.trailers_only
+        block = answers.trailers if stream.headed else answers.trailers_only
         stream.trailers = block(stream.id, status, message)
         if stream.queue:
             stream.weigh()
@@ -217,6 +215,7 @@ class Session:
         the socket that takes nothing."""
         limit = self.limits.queued_bytes
         if self.outbox.ready_bytes > limit:
+            self.outbox.take()
             self.break_off(Broken(Code.ENHANCE_YOUR_CALM, "nobody reads our answers"))
         elif self.outbox.ready_bytes + self.outbox.waiting > limit:
             self.stalled(max(self.streams.values(), key=lambda stream: len(stream.queue)))

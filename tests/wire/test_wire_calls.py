@@ -132,10 +132,14 @@ def test_compression_that_was_announced_is_unimplemented_and_the_peer_told_what_
     assert (fields["grpc-status"], fields["grpc-accept-encoding"]) == ("12", "identity")
 
 
+@pytest.mark.parametrize("flags", [0, END_STREAM])
 @pytest.mark.parametrize("encoding", [(), (("grpc-encoding", "identity"),)])
-def test_compression_that_was_not_announced_is_an_internal_error(encoding: tuple[tuple[str, str], ...]) -> None:
+def test_compression_that_was_not_announced_is_an_internal_error(
+    encoding: tuple[tuple[str, str], ...], flags: int
+) -> None:
     peer = Peer()
-    peer.say(request(1, *encoding), frame(Kind.DATA, 0, 1, b"\1" + grpc(b"abc")[1:]))
+    heard = peer.say(request(1, *encoding), frame(Kind.DATA, flags, 1, b"\1" + grpc(b"abc")[1:]))
+    assert heard[1:] == [StreamEnded(1, Reason.REFUSED)]
     assert peer.fields(peer.frames()[0])["grpc-status"] == "13"
 
 

@@ -115,7 +115,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
-@tries(max_examples=300, deadline=None)
+@tries(max_examples=150, deadline=None)
 def test_whatever_both_sides_do_the_judge_has_no_objection(script: list[tuple[str, int, Any]]) -> None:
     judge = Played(SMALL)
     judge.say(GREETING)
@@ -125,7 +125,7 @@ def test_whatever_both_sides_do_the_judge_has_no_objection(script: list[tuple[st
 
 
 @given(st.lists(frames, max_size=20), st.lists(st.integers(0, 3000), max_size=8))
-@tries(max_examples=200, deadline=None)
+@tries(max_examples=80, deadline=None)
 def test_events_and_answers_do_not_depend_on_how_the_bytes_are_cut(
     script: list[tuple[int, Callable[[int], bytes]]], cuts: list[int]
 ) -> None:
@@ -168,13 +168,13 @@ def test_header_blocks_of_any_bytes(fields: list[tuple[bytes, bytes]], noise: by
     together=st.sampled_from([0, 1000, 1000, 10_000]),
     order=st.randoms(use_true_random=False),
 )
-@tries(max_examples=60, deadline=None)
+@tries(max_examples=25, deadline=None)
 def test_a_peer_that_keeps_to_the_windows_gets_every_message_there_and_back(
     bodies: list[list[int]], cut: int, padding: int, window: int, more: int, together: int, order: random.Random
 ) -> None:
     """Also where all streams are in the middle of a message, and where the connection's window is what is missing."""
     client = Client(WireLimits(message_bytes=3000, assembling_bytes=10_000, stream_window=1000), bodies, window)
-    for _ in range(300):
+    for _ in range(120):
         client.turn(order.choice(list(client.messages)), cut, padding, more, together)
     for _ in range(100):
         for stream in client.messages:

@@ -29,6 +29,13 @@ def block(fields: Fields = REQUEST) -> bytes:
     return encoder.encode(list(fields))
 
 
+def plain(fields: Fields) -> bytes:
+    """The same without Huffman coding."""
+    encoder = Encoder()
+    encoder.header_table_size = 0
+    return encoder.encode(list(fields), huffman=False)
+
+
 def request(stream: int, *more: tuple[str, str], fields: Fields = REQUEST, end: bool = False) -> bytes:
     return frame(Kind.HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, block((*fields, *more)))
 
