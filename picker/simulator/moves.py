@@ -12,7 +12,7 @@ from picker.simulator.station import Station
 from picker.simulator.streams import Listener, Streams
 from picker.stages.agent_state import BidSettings, OwnState, Resident, prefill_ms
 from picker.stages.bids import Agent
-from picker.stages.messages import Adopt, Copy, Drop, Message, Offer, Output, Pause, Resume, Stop
+from picker.stages.messages import Copy, Drop, Message, Offer, Output, Resume, Stop
 from picker.stages.step_model import StepModel
 
 TICK_MS = 100.0
@@ -21,10 +21,11 @@ _GOLDEN = 0.6180339887
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
-    """A request between two engines."""
+class _Between:
+    """A request that has left one engine for another."""
 
     source: Station
+    to: Station
     rest: EngineRequest
     listener: Listener
     since_ms: float
@@ -41,8 +42,8 @@ class Moves:
         self._stations: dict[str, Station] = {}
         self._slots: dict[int, str] = {}
         self._agents: dict[str, Agent] = {}
-        self._copying: dict[tuple[str, int], str] = {}
-        self._standing: dict[tuple[str, int], _Standing] = {}
+        self._going: dict[tuple[str, int], Station] = {}
+        """Where to, by the agent of the source and the transfer's number."""
         self._prompts: dict[str, int] = {}
         """What requests that moved had as their prompt at first."""
         self._followed: tuple[object, ...] = ()
@@ -55,8 +56,7 @@ class Moves:
         here = {station.address: station for station in stations.values()}
         for gone in self._agents.keys() - here.keys():
             del self._agents[gone]
-            for key in [key for key in self._standing if key[0] == gone]:
-                self._go_on((self._stations[gone], self._standing.pop(key)))
+            self._going = {key: to for key, to in self._going.items() if key[0] != gone}
         self._stations |= here
         self._followed = ()
         self.follow()
@@ -128,23 +128,19 @@ class Moves:
                 self._act(agent, output)
 
     def _act(self, agent: Agent, action: Output) -> None:
-        """Reservations are the agents' own account."""
-        here = self._stations[agent.name]
+        """Reservations are the agents' own account. Its engine goes on with a request that the agents take for standing
+        still; only what comes of it waits."""
         match action:
             case Copy(number=number, request=request, to=to):
                 self._copy(agent, number, request, self._stations[to])
             case Stop(number=number):
-                self._copying.pop((agent.name, number), None)
+                self._going.pop((agent.name, number), None)
                 self.tally.given_up += 1
-            case Pause(number=number, request=request):
-                self._pause(here, number, request)
             case Resume(number=number):
+                self._going.pop((agent.name, number), None)
                 self.tally.resumed += 1
-                self._leave(agent.name, number, here)
-            case Adopt(source=source, number=number):
-                self._leave(source, number, here)
-            case Drop():
-                self.tally.moved += 1
+            case Drop(number=number, request=request):
+                self._leave(self._stations[agent.name], request, self._going.pop((agent.name, number)))
 
     # -- copies -------------------------------------------------------------------------------------------------------
 
@@ -153,7 +149,7 @@ class Moves:
         here.settle(self._clock.now)
         sequence = here.engine.find(request)
         key = agent.name, number
-        self._copying[key] = request
+        self._going[key] = to
         if sequence is None or not sequence.computed or not here.alive or not to.alive:
             self._copied(agent, number, False)
             return
@@ -172,52 +168,49 @@ class Moves:
 
     def _pulled(self, pull: tuple[Agent, int, Station, Station, EngineRequest, int]) -> None:
         agent, number, source, to, rest, tokens = pull
-        if (agent.name, number) in self._copying:
+        if (agent.name, number) in self._going:
             self._copied(agent, number, source.alive and self._streams.bring(to, rest, tokens))
 
     def _computed(self, agent: Agent, number: int, sequence: Sequence | None) -> None:
-        if (agent.name, number) in self._copying:
+        if (agent.name, number) in self._going:
             self._copied(agent, number, sequence is not None)
 
     def _copied(self, agent: Agent, number: int, done: bool) -> None:
-        del self._copying[agent.name, number]
-        self.tally.given_up += not done
+        if not done:
+            del self._going[agent.name, number]
+            self.tally.given_up += 1
         self._do(agent, agent.copied(number, done, self._now_s))
 
     # -- the change ---------------------------------------------------------------------------------------------------
 
-    def _pause(self, here: Station, number: int, request: str) -> None:
+    def _leave(self, here: Station, request: str, to: Station) -> None:
+        """Towards its next engine, if it has not ended meanwhile."""
         taken = self._streams.withdraw(here, request)
         if taken is not None:
             sequence, listener = taken
+            self.tally.moved += 1
             self._prompts.setdefault(request, sequence.request.prompt_tokens)
             rest = sequence.rest(here.engine.limits.block_size)
-            self._standing[here.address, number] = _Standing(here, rest, listener, self._clock.now)
+            between = _Between(here, to, rest, listener, self._clock.now)
+            self._clock.at(self._clock.now + self._settings.handover_ms, self._go_on, between)
 
-    def _leave(self, source: str, number: int, to: Station) -> None:
-        """Towards its next engine, if it stands still at all."""
-        standing = self._standing.pop((source, number), None)
-        if standing is not None:
-            self._clock.at(self._clock.now + self._settings.handover_ms, self._go_on, (to, standing))
-
-    def _go_on(self, change: tuple[Station, _Standing]) -> None:
+    def _go_on(self, between: _Between) -> None:
         """At the other engine, or where it came from if that one cannot."""
-        station, standing = change
         told = False
 
         def heard(sequence: Sequence | None) -> None:
             nonlocal told
             if not told:
-                self.tally.gaps_ms.append(self._clock.now - standing.since_ms)
+                self.tally.gaps_ms.append(self._clock.now - between.since_ms)
             told = True
-            standing.listener(sequence)
+            between.listener(sequence)
 
-        for place in (station, standing.source):
+        for place in (between.to, between.source):
             if place.alive:
                 with suppress(Refused):
-                    self._streams.submit(place, standing.rest, heard, ahead=self._settings.ahead)
+                    self._streams.submit(place, between.rest, heard, ahead=self._settings.ahead)
                     return
-        standing.listener(None)
+        between.listener(None)
 
     @property
     def _now_s(self) -> float:

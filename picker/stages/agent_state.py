@@ -54,7 +54,7 @@ class BidSettings:
     move_ms: float = 50.0
     transfers: int = 3
     line_ms: float = 1000.0
-    """An engine with a longer wait bids nothing: what is brought would be evicted before it is used."""
+    """An engine with a longer wait takes nobody: what is brought would be evicted before it is used."""
     window_s: float = 0.05
     accept_s: float = 0.2
     copy_s: float = 10.0

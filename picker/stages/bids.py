@@ -150,7 +150,7 @@ class Agent:
             case Offer():
                 return self.incoming.offered(message, self._room(message.kv_tokens), now)
             case Commit():
-                out = self.incoming.committed(message, now)
+                out = self.incoming.committed(message, now, refuse=self._line)
                 stays = now + self.settings.rest_s
                 self._resting |= {done.request: stays for done in out if isinstance(done, Adopt)}
                 return out
@@ -266,7 +266,7 @@ class Agent:
     # -- taking -----------------------------------------------------------------------------------------------------
 
     def _bid(self, ask: Ask) -> list[Output]:
-        if not self._room(ask.kv_tokens) or self._hot() or self._state.wait_ms > self.settings.line_ms:
+        if not self._room(ask.kv_tokens) or self._hot():
             return []
         after = self._step_ms(ask.length)
         burden = len(self._state.residents) * (after - self._step_ms())
@@ -275,7 +275,12 @@ class Agent:
     def _room(self, kv_tokens: int) -> bool:
         fits = 0 < kv_tokens <= self._state.kv_free - self.incoming.reserved_tokens
         busy = self._asking is not None or bool(self.outgoing)
-        return fits and not busy and self._open < self.settings.transfers
+        return fits and not busy and self._open < self.settings.transfers and not self._line
+
+    @property
+    def _line(self) -> bool:
+        """Whether prompts wait here for longer than what is brought would be kept."""
+        return self._state.wait_ms > self.settings.line_ms
 
     @property
     def _open(self) -> int:

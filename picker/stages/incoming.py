@@ -70,11 +70,11 @@ class Incoming:
         self.open[key] = Reservation(offer.request, offer.kv_tokens, now + self._lease_s)
         return [Reserve(*key, offer.kv_tokens), Accept(self._name, offer.sender, offer.number)]
 
-    def committed(self, commit: Commit, now: float) -> list[Output]:
-        """Adopt what is reserved, or say again what became of it."""
+    def committed(self, commit: Commit, now: float, *, refuse: bool = False) -> list[Output]:
+        """Adopt what is reserved unless it is to be refused, or say again what became of it."""
         source = self._source(commit.sender, commit.number, commit.oldest)
         reservation = self.open.get((commit.sender, commit.number))
-        if reservation is not None and now < reservation.until:
+        if reservation is not None and now < reservation.until and not refuse:
             del self.open[commit.sender, commit.number]
             self._end(source, commit.number, adopted=True)
             return [

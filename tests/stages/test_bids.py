@@ -243,3 +243,13 @@ def test_a_wait_counts_once_against_what_each_token_saves() -> None:
     source.tick(state(resident(left=100.0), free=1_000), 0.0)
     source.receive(Bid("b", "a", 0, 0.1, 0.0, wait_ms=1e6), 0.01)
     assert not said(source.tick(state(resident(left=100.0), free=1_000), 0.06), Offer)
+
+
+def test_a_line_that_grew_while_kv_was_copied_refuses_the_commit() -> None:
+    target = agent()
+    target.tick(state(), 0.0)
+    target.receive(Offer("b", "a", 3, 3, "r", LOAD), 0.01)
+    target.tick(replace(state(), wait_ms=5_000.0), 0.1)
+    out = target.receive(Commit("b", "a", 3, 3), 0.11)
+    assert (said(out, Refused), said(out, Free)) == ([Refused("a", "b", 3)], [Free("b", 3)])
+    assert said(target.receive(Commit("b", "a", 3, 3), 0.2), Refused)
