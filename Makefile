@@ -7,7 +7,7 @@ RUN_ARGS ?=
 FUZZ_S ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-kind chart-test manifests bench bench-short bench-peers results results-learned fuzz proto docs clean
+.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-kind chart-test manifests bench bench-short bench-peers results results-learned results-stages fuzz proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -84,6 +84,10 @@ results: .venv/.done ## Every policy on every trace and pool, replayed: what is 
 results-learned: .venv/.done ## The learned policy on loads and pools that change, and part by part; docs/learning-results.md
 	$(BIN)/python -m results.shifts_run
 	$(BIN)/python -m results.shifts_page
+
+results-stages: .venv/.done ## Length stages and running requests that move, on long contexts; docs/stage-results.md
+	$(BIN)/python -m results.stages_run
+	$(BIN)/python -m results.stages_page
 
 proto: .venv/.done ## Compile proto/ into picker/proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. proto/picker/proto/*.proto
