@@ -46,7 +46,7 @@ class Connection:
         self._outbox = self._session.outbox
         self._rest = b""
         self._begun = False
-        self._whole_at = now
+        self._whole_at = 0.0
         self._takes = 0
         self._half_stream = limits.stream_window // 2
         self._half_connection = limits.connection_window // 2
@@ -95,7 +95,7 @@ class Connection:
             for stream in session.watch.overdue(session.streams, now):
                 session.overdue(stream)
             if session.watch.sweeps(now):
-                self._sweep(now)
+                self._sweep()
         return self._heard()
 
     @property
@@ -222,7 +222,7 @@ class Connection:
             incoming(session, word & 0xFF, flags, number, buffer[start:at])
             streams = session.quick
         if at:
-            self._whole_at = session.now
+            self._whole_at = session.watch.clock
         self._rest = buffer[at:]
 
     def _preface(self, buffer: bytes) -> bool:
@@ -232,15 +232,16 @@ class Connection:
         self._begun = len(buffer) >= len(PREFACE)
         return self._begun
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self) -> None:
         session = self._session
-        for stream in session.watch.stalled(list(session.streams.values()), now):
+        watch = session.watch
+        for stream in watch.stalled(list(session.streams.values())):
             session.stalled(stream)
         try:
             begun = self._rest or session.block is not None
-            if begun and now - self._whole_at >= session.limits.stall_s:
+            if begun and watch.clock - self._whole_at >= session.limits.stall_s:
                 raise Broken(Code.ENHANCE_YOUR_CALM, "a frame or a header block is not completed")
-            if session.watch.wants_ping(self._takes, bool(self._outbox.ready), now):
+            if watch.wants_ping(self._takes, bool(self._outbox.ready)):
                 self._outbox.put(frame(Kind.PING, 0, 0, _KEEPALIVE))
         except Broken as broken:
             session.break_off(broken)

@@ -94,7 +94,7 @@ class Session:
                 self.outbox.put(rst_stream(number, Code.NO_ERROR))
         else:
             deadline = self.now + head.timeout
-            stream = Stream(number, deadline, self.peer_window, head.packed, head.length, self.now)
+            stream = Stream(number, deadline, self.peer_window, head.packed, head.length, self.watch.clock)
             self.streams[number] = stream
             if deadline < math.inf:
                 self.watch.expect(stream, self.streams)

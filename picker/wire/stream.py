@@ -54,7 +54,7 @@ class Stream:
         "window",
     )
 
-    def __init__(self, stream: int, deadline: float, window: int, packed: bool, length: int, now: float) -> None:
+    def __init__(self, stream: int, deadline: float, window: int, packed: bool, length: int, since: float) -> None:
         self.id = stream
         self.deadline = deadline
         self.plain = length < 0
@@ -72,7 +72,7 @@ class Stream:
         self.trailers: bytes | None = None
         self.moved = 0
         self.mark = 0
-        self.since = now
+        self.since = since
 
     def messages(self, data: bytes, limit: int) -> list[bytes]:
         """The messages that these bytes complete, of at most `limit` bytes each. Raises `Refused`.

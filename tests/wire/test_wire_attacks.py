@@ -292,6 +292,21 @@ def test_a_silent_peer_is_asked_and_then_left() -> None:
     assert peer.connection.closing
 
 
+@pytest.mark.parametrize(
+    ("sent", "watched"),
+    [(data(1, b"a"), 61), (frame(Kind.DATA, 0, 1, b"\0"), 45)],
+    ids=["asked by a PING", "in the middle of a message"],
+)
+def test_time_in_which_we_stood_still_is_not_the_peers_fault(sent: bytes, watched: int) -> None:
+    peer = Peer()
+    peer.say(request(1), sent)
+    advance(peer, watched)
+    assert peer.wait(3600) == []
+    peer.say(frame(Kind.PING, ACK, 0, b"are you?"), frame(Kind.DATA, 0, 1, b"\0"))
+    assert advance(peer, 30) == []
+    assert peer.error() is None
+
+
 def test_a_peer_that_answers_is_kept() -> None:
     peer = Peer()
     for _ in range(10):

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 from wire_judge import Client, Judge
@@ -26,6 +26,7 @@ SMALL = WireLimits(
     idle_frames=60,
     resets=6,
 )
+PATIENT = tries(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SIZES = st.sampled_from([0, 1, 4, 5, 100, 1000, 2999, 3000, 3001, 10_000, 70_000])
 FLAGS = st.sampled_from([0, 0, 1, 4, 5, 8, 9, 0x20, 0x25, 0xFF])
 WINDOWS = st.sampled_from([0, 1, 500, 65_535, 2**31 - 1])
@@ -115,7 +116,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
-@tries(max_examples=150, deadline=None)
+@tries(PATIENT, max_examples=150)
 def test_whatever_both_sides_do_the_judge_has_no_objection(script: list[tuple[str, int, Any]]) -> None:
     judge = Played(SMALL)
     judge.say(GREETING)
@@ -125,7 +126,7 @@ def test_whatever_both_sides_do_the_judge_has_no_objection(script: list[tuple[st
 
 
 @given(st.lists(frames, max_size=20), st.lists(st.integers(0, 3000), max_size=8))
-@tries(max_examples=80, deadline=None)
+@tries(PATIENT, max_examples=80)
 def test_events_and_answers_do_not_depend_on_how_the_bytes_are_cut(
     script: list[tuple[int, Callable[[int], bytes]]], cuts: list[int]
 ) -> None:
@@ -142,6 +143,7 @@ def test_events_and_answers_do_not_depend_on_how_the_bytes_are_cut(
 
 
 @given(st.binary(max_size=200))
+@tries(PATIENT, max_examples=50)
 def test_bytes_that_are_no_frames_at_all(noise: bytes) -> None:
     judge = Judge(SMALL)
     judge.say(GREETING + noise)
@@ -151,6 +153,7 @@ def test_bytes_that_are_no_frames_at_all(noise: bytes) -> None:
 @given(
     st.lists(st.tuples(st.binary(min_size=1, max_size=8), st.binary(max_size=8)), max_size=6), st.binary(max_size=60)
 )
+@tries(PATIENT, max_examples=50)
 def test_header_blocks_of_any_bytes(fields: list[tuple[bytes, bytes]], noise: bytes) -> None:
     judge = Judge(SMALL)
     named = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
@@ -168,7 +171,7 @@ def test_header_blocks_of_any_bytes(fields: list[tuple[bytes, bytes]], noise: by
     together=st.sampled_from([0, 1000, 1000, 10_000]),
     order=st.randoms(use_true_random=False),
 )
-@tries(max_examples=25, deadline=None)
+@tries(PATIENT, max_examples=25)
 def test_a_peer_that_keeps_to_the_windows_gets_every_message_there_and_back(
     bodies: list[list[int]], cut: int, padding: int, window: int, more: int, together: int, order: random.Random
 ) -> None:
