@@ -159,3 +159,16 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert result.exit_code != 0
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+def test_moves_are_told_of_policies_that_have_them(tmp_path: Path) -> None:
+    policies = "multiplicative,staged?migration=true"
+    how = ("--kv", "compute", "--link-gbps", "25", "--transfers", "1", "--move-ahead", "--known-steps")
+    assert run(tmp_path, "--policy", policies, "--time-scale", "1", "--jobs", "1", *how).exit_code == 0
+    plain, moving = cells(tmp_path)
+    assert plain["moved"] is None
+    assert (moving["moved"]["moved"], moving["moved"]["gap_ms"]["mean"]) == (0, None)
+
+
+def test_a_link_has_some_speed(tmp_path: Path) -> None:
+    assert "--link-gbps" in run(tmp_path, "--link-gbps", "0").output
