@@ -37,7 +37,7 @@ DEFAULT_GPUS = ("h100_sxm/llama-3-8b tp1", "l40s/llama-3-8b tp1")
 DEFAULT_REQUESTS = {"sim": 600, "vllm": 40}
 """Some two minutes of either."""
 STAGED_LENGTHS = {"sim": (1 / 32, 1.0), "vllm": (1 / 32, 1 / 2)}
-"""Scale of the trace's prompts and answers where requests are to outgrow their stage: about one in five then does."""
+"""Scale of the trace's prompts and answers where requests are to outgrow their stage: about one in three then does."""
 STAGES = "0-256:1,256-:1"
 PLANNED = "planned"
 SCALE_PER_ENGINE = 0.11
