@@ -124,7 +124,7 @@ async def test_requests_cross_stages_as_they_grow_and_outlive_picker_and_engine(
 @pytest.mark.timeout(900)
 async def test_the_command_lays_stages_down_and_reports_what_crossed_them(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    asked = ["--once", "--policy", "staged", "--engines", "2", "--requests", "12", "--speedup", "10"]
+    asked = ["--once", "--policy", "staged", "--engines", "2", "--requests", "12", "--speedup", "2"]
     asked += ["--json", str(report)]
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "picker.server.cli", "up", *asked)
     assert await process.wait() == 0
