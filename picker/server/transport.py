@@ -11,9 +11,9 @@ from typing import Literal, Protocol, get_args
 from picker.server.health import Health
 from picker.server.streams import AccessLogs, Streams
 
-Transport = Literal["grpcio", "lean"]
+Transport = Literal["lean", "grpcio"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
-DEFAULT: Transport = "grpcio"
+DEFAULT: Transport = "lean"
 
 
 @dataclass(frozen=True, slots=True)
