@@ -8,9 +8,9 @@ class WireLimits:
     """Of one connection. Sizes in bytes, times in seconds.
 
     `streams`: open at once; announced. `message_bytes`: of one message. `assembling_bytes`: of all messages that have
-    begun to arrive, together. `queued_bytes`: answers that the peer does not take, together; past it the connection is
-    closed. `header_bytes`: of one header list as RFC 9113 counts it; announced. `stream_window`, `connection_window`:
-    what may be on its way to us unconsumed.
+    begun to arrive, together; None for three times `message_bytes`. `queued_bytes`: answers that the peer does not
+    take, together. `header_bytes`: of one header list as RFC 9113 counts it; announced. `stream_window`,
+    `connection_window`: what may be on its way to us unconsumed.
 
     `stall_s`: how long a stream may stop in the middle of a message or of our answer, and a connection may take to
     begin or to read what we wrote. `keepalive_s`: after so long a silence we send a PING; after `keepalive_timeout_s`
@@ -25,7 +25,7 @@ class WireLimits:
 
     streams: int = 4096
     message_bytes: int = 64 << 20
-    assembling_bytes: int = 192 << 20
+    assembling_bytes: int | None = None
     queued_bytes: int = 128 << 20
     header_bytes: int = 16 << 10
     stream_window: int = 256 << 10
@@ -38,3 +38,8 @@ class WireLimits:
     bytes_per_idle_frame: int = 64
     resets: int = 5000
     resets_per_s: float = 100.0
+
+    @property
+    def assembling(self) -> int:
+        """`assembling_bytes`, decided."""
+        return 3 * self.message_bytes if self.assembling_bytes is None else self.assembling_bytes

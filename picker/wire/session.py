@@ -49,7 +49,7 @@ class Session:
         self.peer_window = WINDOW
         self.outbox = Outbox()
         self.blocks = HeaderBlocks(limits.header_bytes)
-        self.assembly = Assembly(limits.assembling_bytes)
+        self.assembly = Assembly(limits.assembling)
         self.watch = Watch(limits, now)
         self.closed = Closed(_CLOSED_REMEMBERED)
         self.chatter = Budget(limits.idle_frames_per_s, limits.idle_frames, now)
@@ -121,6 +121,7 @@ class Session:
         try:
             found = stream.messages(data, self.limits.message_bytes)
         except Refused as refused:
+            self.assembly.changed(stream, -before, again=True)
             self.refuse(stream, refused)
             return
         self.events.extend(MessageReceived(stream.id, message) for message in found)

@@ -75,7 +75,8 @@ class Stream:
         self.since = since
 
     def messages(self, data: bytes, limit: int) -> list[bytes]:
-        """The messages that these bytes complete, of at most `limit` bytes each. Raises `Refused`.
+        """The messages that these bytes complete, of at most `limit` bytes each. Raises `Refused`,
+        with nothing kept.
 
         A message is looked at when it is whole: its pieces are copied twice, however small they are.
         """

@@ -49,6 +49,7 @@ begun = said(OPENING, by=lambda stream: frame(Kind.HEADERS, 0, stream, block()[:
 continued = said(RECENT, by=lambda stream: frame(Kind.CONTINUATION, END_HEADERS, stream, block()[9:]))
 messages = said(RECENT, SIZE, st.booleans(), by=lambda stream, size, end: data(stream, b"m" * size, end=end))
 pieces = said(RECENT, SIZE, SIZE, by=lambda stream, size, cut: frame(Kind.DATA, 0, stream, grpc(b"m" * size)[:cut]))
+rests = said(RECENT, SIZE, by=lambda stream, size: frame(Kind.DATA, 0, stream, b"m" * size + b"\1\0\0\0\0"))
 rooms = said(RECENT, WINDOWS, by=window_update)
 windows = said(RECENT, WINDOWS, by=lambda _, size: settings((Setting.INITIAL_WINDOW_SIZE, size)))
 resets = said(RECENT, by=reset)
@@ -65,7 +66,7 @@ rare = st.one_of(
     said(RECENT, st.binary(max_size=20), by=lambda _, noise: noise),
 )
 frames = st.one_of(
-    opened, opened, opened, timed, begun, continued, messages, messages, pieces, rooms, windows, resets, rare
+    opened, opened, opened, timed, begun, continued, messages, messages, pieces, rests, rooms, windows, resets, rare
 )
 
 

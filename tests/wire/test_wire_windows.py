@@ -170,6 +170,17 @@ def test_a_stream_that_was_first_and_has_gone_lets_the_next_go_on() -> None:
     assert [each.stream for each in peer.frames(Kind.WINDOW_UPDATE)] == [7]
 
 
+def test_a_stream_refused_in_the_middle_of_messages_leaves_nothing_behind() -> None:
+    peer = Peer(WireLimits(message_bytes=7_000, assembling_bytes=8_000))
+    for stream in range(1, 21, 2):
+        peer.say(request(stream), frame(Kind.DATA, 0, stream, grpc(b"x" * 5_000)[:4_000]))
+        heard = peer.say(frame(Kind.DATA, 0, stream, b"x" * 1_005 + b"\1\0\0\0\0"))
+        assert heard == [StreamEnded(stream, Reason.REFUSED)]
+    whole = grpc(b"x" * 7_000)
+    peer.say(request(21), frame(Kind.DATA, 0, 21, whole[:6_000]))
+    assert peer.say(frame(Kind.DATA, 0, 21, whole[6_000:])) == [MessageReceived(21, b"x" * 7_000)]
+
+
 def test_who_begins_another_message_is_no_longer_first() -> None:
     peer = Peer(WireLimits(assembling_bytes=20_000, stream_window=8_000))
     first, second = grpc(b"x" * 6_000, b"z" * 9_000), grpc(b"y" * 15_000)

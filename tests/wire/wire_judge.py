@@ -107,6 +107,17 @@ class Judge:
             self._wrote(word & 0xFF, flags, stream, self._written[HEAD.size : end])
             self._written = self._written[end:]
         assert not self._written
+        self._balance()
+
+    def _balance(self) -> None:
+        """What the connection has counted is what its streams hold."""
+        session = self.connection._session
+        streams = session.streams.values()
+        assert session.assembly.total == sum(len(stream.partial) for stream in streams)
+        assert session.assembly._begun.keys() == {stream.id for stream in streams if stream.partial}
+        assert session.assembly._parked.keys() == {stream.id for stream in streams if stream.parked}
+        assert session.outbox._turns.keys() <= {stream.id for stream in streams if stream.queue}
+        assert session.outbox.waiting == sum(len(stream.queue) for stream in streams)
 
     def _side(self, stream: int) -> Side:
         return self.sides.setdefault(stream, Side(room=self.initial))
