@@ -75,8 +75,6 @@ def _data(session: Session, flags: int, number: int, payload: bytes) -> None:
         return
     content = unpadded(flags, payload)
     ends = flags & END_STREAM
-    if len(payload) < _TINY and not ends:
-        session.idle_frame()
     stream.taken += len(payload)
     stream.moved += 1
     if stream.taken > session.limits.stream_window:
@@ -87,7 +85,8 @@ def _data(session: Session, flags: int, number: int, payload: bytes) -> None:
         if stream.length < 0:
             session.fail(stream, Code.PROTOCOL_ERROR)
             return
-    session.content(stream, content)
+    if not session.content(stream, content) and len(payload) < _TINY and not ends:
+        session.idle_frame()
     if number not in session.streams:
         return
     if ends:

@@ -113,22 +113,23 @@ class Session:
         elif stream.trailers is None:
             self.events.append(HalfClosed(stream.id))
 
-    def content(self, stream: Stream, data: bytes) -> None:
-        """Bytes of messages, as they came."""
+    def content(self, stream: Stream, data: bytes) -> bool:
+        """Bytes of messages, as they came; whether any message is whole by them."""
         if stream.trailers is not None:
-            return
+            return False
         before = len(stream.partial)
         try:
             found = stream.messages(data, self.limits.message_bytes)
         except Refused as refused:
             self.assembly.changed(stream, -before, again=True)
             self.refuse(stream, refused)
-            return
+            return False
         self.events.extend(MessageReceived(stream.id, message) for message in found)
         if not self.assembly.changed(stream, len(stream.partial) - before, again=bool(found)):
             self.refuse(stream, Refused(answers.RESOURCE_EXHAUSTED, "too many messages under way"))
         elif found:
             self.room_for_waiting()
+        return bool(found)
 
     def room(self, stream: Stream) -> None:
         """Give a stream room back, once for every half of its window."""

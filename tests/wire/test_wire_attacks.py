@@ -8,7 +8,7 @@ import pytest
 from wire_peer import REQUEST, Peer, block, data, frame, grpc, plain, raw, request, reset, settings, window_update
 
 from picker.wire.events import MessageReceived, Reason, StreamEnded, StreamOpened
-from picker.wire.frames import ACK, END_HEADERS, END_STREAM, PREFACE, Code, Kind, Setting
+from picker.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Code, Kind, Setting
 from picker.wire.limits import WireLimits
 
 CALM = Code.ENHANCE_YOUR_CALM
@@ -107,7 +107,7 @@ IDLE = {
     "WINDOW_UPDATE of a stream that has ended": lambda _: window_update(3, 1),
     "RST_STREAM of a stream that has ended": lambda _: reset(3),
     "empty DATA": lambda _: frame(Kind.DATA, 0, 1),
-    "a message byte by byte": lambda _: frame(Kind.DATA, 0, 1, b"\0"),
+    "a message byte by byte": lambda time: frame(Kind.DATA, 0, 1, b"\1" if time else b"\0"),
     "DATA that crosses our reset": lambda _: data(5, b"a"),
 }
 
@@ -139,6 +139,15 @@ def test_window_updates_of_a_peer_that_reads_are_no_flood() -> None:
         peer.connection.send_message(1, b"x" * 200)
         peer.connection.data_to_send()
         peer.say(window_update(0, 205), window_update(1, 205))
+    assert peer.error() is None
+
+
+def test_small_messages_are_no_flood_however_they_are_framed() -> None:
+    peer = Peer(TIGHT)
+    prefix, rest = frame(Kind.DATA, 0, 1, grpc(b"abc")[:5]), frame(Kind.DATA, 0, 1, b"abc")
+    peer.say(request(1))
+    for _ in range(TIGHT.idle_frames - 10):
+        peer.say(data(1, b""), frame(Kind.DATA, PADDED, 1, b"\1" + grpc(b"abc") + b"\0"), prefix, rest)
     assert peer.error() is None
 
 
