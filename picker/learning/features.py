@@ -55,6 +55,8 @@ LOADS = (
 )
 ANYWHERE = ("hit_share", "kv_usage", "waiting", "running", "log_head_ms")
 """Loads that others tell better: far from where they were trained they mislead nobody."""
+FROM_NOTHING = ("prefill_rate",)
+"""Loads that a process counts from its start: a model that is older than it must not take none for unknown ground."""
 TREE_FEATURES = (*LOADS, *(f"class_{i}" for i in range(MAX_HARDWARE)))
 
 

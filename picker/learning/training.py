@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from picker.engines.table import MAX_HARDWARE
 from picker.learning.base import fit_base
 from picker.learning.experience import Experience
-from picker.learning.features import ANYWHERE, TREE_FEATURES, Features, Matrix
+from picker.learning.features import ANYWHERE, FROM_NOTHING, TREE_FEATURES, Features, Matrix
 from picker.learning.forest import NO_FOREST, Forest, fit_forest, predict
 from picker.learning.model import (
     LEAST_MS,
@@ -29,7 +29,7 @@ LEAST_TREE_ROWS = 200
 """Fewer give a model without trees: the base needs no more to be useful, trees do."""
 TPOT_TREES = 30
 """At most; of TPOT the base leaves little that trees could find."""
-_ANYWHERE = np.isin(TREE_FEATURES, ANYWHERE)
+_ANYWHERE, _FROM_NOTHING = np.isin(TREE_FEATURES, ANYWHERE), np.isin(TREE_FEATURES, FROM_NOTHING)
 _FAR = 1e30
 _LAST_ROWS = 20
 _FORGET = 0.88
@@ -71,7 +71,8 @@ def fitted(rows: Experience, version: int, parts: Parts) -> Model | None:
     else:
         ttft_base, tpot_base = _constant(known.ttft_terms, ttft), _constant(known.tpot_terms, tpot)
     features = known.trees.T.astype(np.float32)
-    lowest = np.where(_ANYWHERE, -_FAR, features.min(axis=0)).astype(np.float32)
+    least = np.where(_FROM_NOTHING, 0.0, features.min(axis=0))
+    lowest = np.where(_ANYWHERE, -_FAR, least).astype(np.float32)
     highest = np.where(_ANYWHERE, _FAR, features.max(axis=0)).astype(np.float32)
     model = Model(version, len(rows), ttft_base, tpot_base, NO_FOREST, NO_FOREST, lowest, highest)
     miss, slow = missed_by_base(model, rows)

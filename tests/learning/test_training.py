@@ -156,3 +156,11 @@ class TestRange:
     def test_loads_that_others_tell_better_have_none(self) -> None:
         model = model_of(learnable(100))
         assert model.lowest[WAITING] < -1e20 < 1e20 < model.highest[WAITING]
+
+    def test_a_load_that_a_new_process_counts_from_nothing_may_be_nothing(self) -> None:
+        made = learnable(100)
+        rate = TREE_FEATURES.index("prefill_rate")
+        made["features"][:, rate] = np.linspace(16, 20, 100)
+        model = model_of(made)
+        assert model.lowest[rate] == 0
+        assert model.highest[rate] == 20
