@@ -79,9 +79,9 @@ GROWING = f"{SCHEME}growing?share=0&requests=2000&mix=short&output=3000"
 LLAMA_70B = "h100_sxm/llama-3-70b tp4"
 
 CASES = (
-    Case("mixed_20", "8k to 128k beside chats, 8 H100", MIXED, f"{H100}:8", 0.2, (8.0, 6.0)),
+    Case("mixed_20", "8k to 128k beside chats, 8 H100", MIXED, f"{H100}:8", 0.2, (8.0, 9.0, 6.0)),
     Case("mixed_0", "8k to 128k beside chats, 8 H100", MIXED, f"{H100}:8", 0.0, (8.0, 6.0)),
-    Case("growing_20", "chats with long answers, 8 H100", GROWING, f"{H100}:8", 0.2, (5.0, 3.5), 800, 250),
+    Case("growing_20", "chats with long answers, 8 H100", GROWING, f"{H100}:8", 0.2, (5.0, 3.5), 1500, 600),
     Case("fitted_20", "the first, step times fitted", MIXED, f"{H100}:8", 0.2, (8.0,), known_steps=False),
     Case("large_20", "8k to 128k beside chats, 8 x 4 H100 with 70B", MIXED, f"{LLAMA_70B}:8", 0.2, (3.5, 2.7)),
     Case("mixed_5", "8k to 128k beside chats, 8 H100", MIXED, f"{H100}:8", 0.055, (8.0, 6.0)),
@@ -91,7 +91,7 @@ CASES = (
 
 
 def policies_of(case: Case, rate: float) -> tuple[str, ...]:
-    """The highest rate of the first case has all."""
+    """The first rate of the first case has all."""
     if case is CASES[0]:
         return POLICIES if rate == case.rates[0] else SOME
     return SOME if case.name.startswith("growing") else FEW
