@@ -32,7 +32,7 @@ unit: .venv/.done
 	$(BIN)/pytest tests -n auto --dist loadfile
 
 e2e: .venv/.done ## The request path and its faults, with real Envoy and simulated engines
-	$(BIN)/pytest e2e/local
+	$(BIN)/pytest e2e/local -n 2 --dist loadfile
 
 conformance: .venv/.done ## picker against every rule of the endpoint picker protocol, on the wire and through real Envoy
 	$(BIN)/picker conformance --envoy
