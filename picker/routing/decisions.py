@@ -44,7 +44,7 @@ class Decision:
     @property
     def addresses(self) -> tuple[str, ...]:
         """What Envoy is told: the pick, then the fallbacks."""
-        return tuple(self.endpoints[position].address for position in self.order)
+        return tuple([self.endpoints[position].address for position in self.order])
 
     @property
     def chosen(self) -> int:
@@ -54,7 +54,7 @@ class Decision:
     @property
     def fell_back(self) -> bool:
         """Another endpoint than the pick served, as far as we were told."""
-        return self.outcome.served not in (None, self.addresses[0])
+        return self.outcome.served not in (None, self.endpoints[self.chosen].address)
 
     @property
     def predicted_hit_tokens(self) -> float:

@@ -68,11 +68,11 @@ class Spread:
         self._cells: dict[tuple[str, ...], list[float]] = {}
 
     def observe(self, value: float, *labels: str) -> None:
-        key = self._bounded.key(self._cells, labels)
-        cells = self._cells.get(key)
+        cells = self._cells.get(labels)
         if cells is None:
+            key = self._bounded.key(self._cells, labels)
             # One count per bound, one past the last bound, then the sum.
-            cells = self._cells[key] = [0.0] * (len(self._bounds) + 2)
+            cells = self._cells.setdefault(key, [0.0] * (len(self._bounds) + 2))
         cells[bisect_left(self._bounds, value)] += 1
         cells[-1] += value
 
