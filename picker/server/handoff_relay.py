@@ -111,6 +111,7 @@ class Relay:
 
     async def _end(self, broken: Broken) -> None:
         """Nobody finishes this."""
+        self._why = None
         self._site.metrics.failovers.add("poison" if self._attempts.poison else "ended")
         if not self._started:
             raise Broken(broken.how, None if self._attempts.poison else broken.answer, self._blame())

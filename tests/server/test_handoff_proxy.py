@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from handoff_pool import ASKED, CHAT, CONTEXT, PROMPT, TEXT, TOKEN, model_engine, pool
+from handoff_pool import ASKED, CHAT, CONTEXT, PROMPT, TEXT, TOKEN, Pool, model_engine, pool
 from yarl import URL
 
 from picker.server.handoff_calls import TOKEN_HEADER
@@ -122,6 +122,9 @@ async def test_a_request_that_kills_two_engines_kills_no_third() -> None:
         assert b"2 engines failed under this request" in heard
         assert heard.endswith(b"data: [DONE]\n\n")
         assert not there.engines["c"].heard
+        page = await counted(there, "a")
+        assert 'picker_handoff_failovers_total{outcome="went-on"} 1.0' in page, "a word of the end is no going on"
+        assert 'picker_handoff_failovers_total{outcome="poison"} 1.0' in page
 
 
 async def test_without_failover_the_client_hears_of_it() -> None:
@@ -129,6 +132,12 @@ async def test_without_failover_the_client_hears_of_it() -> None:
         there.engines["a"].dies_after = 4
         assert b"the engine failed" in (await there.post(CHAT, ASKED | {"stream": True}))[1]
         assert not there.engines["b"].heard
+
+
+async def counted(there: Pool, proxy: str) -> str:
+    """What a proxy tells Prometheus."""
+    async with there.session.get(there.url(proxy) + "/handoff/metrics") as response:
+        return await response.text()
 
 
 # -- when it is moved -------------------------------------------------------------------------------------------------
@@ -147,8 +156,9 @@ async def test_a_stream_told_to_leave_goes_on_at_the_other_engine_and_the_gap_is
         (path, body), *_ = there.engines["b"].heard
         assert path == TEXT
         assert body["prompt"][: len(PROMPT)] == PROMPT
-        async with there.session.get(there.url() + "/handoff/metrics") as response:
-            assert 'picker_handoff_gap_seconds_count{why="move"} 1.0' in await response.text()
+        assert 'picker_handoff_gap_seconds_count{why="move"} 1.0' in await counted(there, "a")
+        assert 'picker_handoff_taken_total{why="move"} 1.0' in await counted(there, "b")
+        assert "X-Handoff-Why" not in there.engines["b"].headers[-1]
 
 
 async def test_a_stream_whose_new_engine_is_not_there_comes_back() -> None:

@@ -180,9 +180,9 @@ def _write(report: dict[str, Any], file: Path | None, console: Console) -> None:
         file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     ttft = report["ttft_ms"]
     console.print()
+    mean, p50, p99 = ("-" if ttft[what] is None else f"{ttft[what]:.0f} ms" for what in ("mean", "p50", "p99"))
     console.print(
-        f"{report['ok']} of {report['requests']} answers complete; "
-        f"TTFT mean {ttft['mean']:.0f} ms, p50 {ttft['p50']:.0f} ms, p99 {ttft['p99']:.0f} ms; "
+        f"{report['ok']} of {report['requests']} answers complete; TTFT mean {mean}, p50 {p50}, p99 {p99}; "
         f"prefix hit {100 * (report['prefix_hit_ratio'] or 0):.1f} %"
     )
 
