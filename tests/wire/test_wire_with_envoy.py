@@ -1,7 +1,6 @@
 """Real Envoy between grpcio's client and a `Connection`: its frames, its windows, its resets."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from echo_server import EchoServer, echo_server
 
+from picker.server.up.ports import free_ports
 from picker.wire.events import Reason, StreamEnded
 
 HOST = "127.0.0.1"
@@ -66,18 +66,10 @@ def address(port: int) -> dict[str, object]:
     return {"socket_address": {"address": HOST, "port_value": port}}
 
 
-def free_ports() -> tuple[int, int]:
-    """Two ports nobody listened on a moment ago."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind((HOST, 0))
-        other.bind((HOST, 0))
-        return one.getsockname()[1], other.getsockname()[1]
-
-
 @pytest.fixture(params=[65_535, 16 << 20], ids=["small windows", "large windows"], scope="module")
 def envoy(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """One Envoy for all tests: where it listens, and where it expects us."""
-    listener, upstream = free_ports()
+    listener, upstream = free_ports(2)
     file = tmp_path_factory.mktemp("envoy") / "envoy.yaml"
     file.write_text(yaml.safe_dump(config(listener, upstream, request.param)))
     arguments = ["-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "critical"]
