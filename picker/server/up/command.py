@@ -23,7 +23,7 @@ from picker.server.processes import Children
 from picker.server.replay_client import Replay, ReplayResult, replay, summary
 from picker.server.transport import Transport
 from picker.server.transport_option import transport_option
-from picker.server.up.handoff import handed_off, start_proxies, until_told
+from picker.server.up.handoff import SLOW, handed_off, start_proxies, until_told
 from picker.server.up.stack import SimulatedEngines, Stack, StackError
 from picker.server.up.view import progress, screen
 from picker.server.vllm_engine import start_vllm
@@ -104,7 +104,7 @@ async def _start(stack: Stack, options: UpOptions, console: Console) -> None:
             await start_vllm(stack, options.engines)
     if options.handoff:
         with console.status("starting hand-off proxies"):
-            await start_proxies(stack)
+            await start_proxies(stack, SLOW if options.engine == "vllm" else ())
     if options.policy == "staged":
         stack.plugins.append(
             {"type": "staged-policy", "parameters": {"stages": options.laid_down, "migration": options.handoff}}

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -15,6 +15,8 @@ from picker.server.up.ports import HOST, free_ports, free_run
 from picker.server.up.stack import READY_S, Stack, StackError, command, until_ok
 
 PREFIX = "picker_handoff_"
+SLOW = ("--silence-timeout", "300", "--first-timeout", "1800")
+"""Where engines compute on a CPU that others use, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class HandedOff:
     engines: Mapping[str, Beside]
 
 
-async def start_proxies(stack: Stack) -> None:
+async def start_proxies(stack: Stack, options: Sequence[str] = ()) -> None:
     """Put a proxy before each engine: the stack's engines are these from now on. Its picker, once it is there, tells
-    them pool and plan. Raises StackError."""
+    them pool and plan. `options` are more of `picker handoff`. Raises StackError."""
     token = stack.folder / "pool-token"
     token.touch(0o600)
     token.write_text(secrets.token_urlsafe(24))
@@ -60,7 +62,7 @@ async def start_proxies(stack: Stack) -> None:
     for i, (engine, port) in enumerate(zip(behind, free_ports(len(behind)), strict=True)):
         name = f"{HOST}:{port}"
         argv = ["--name", name, "--host", HOST, "--port", str(port), "--engine", f"http://{engine.address}"]
-        argv += ["--pool-token-file", str(token), "--picker", f"http://{HOST}:{stack.handoff_port}"]
+        argv += ["--pool-token-file", str(token), "--picker", f"http://{HOST}:{stack.handoff_port}", *options]
         proxies.append(await stack.children.start(f"proxy-{i}", [*command("handoff"), *argv]))
         stack.engines.append(replace(engine, address=name))
         stack.processes[name] = stack.processes[engine.address]
