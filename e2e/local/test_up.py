@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import psutil
-from gateway import until
+from gateway import PATIENCE_S, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from picker.server.up.ports import HOST
@@ -22,7 +22,7 @@ async def until_said(process: asyncio.subprocess.Process, words: bytes) -> None:
     assert process.stdout is not None
     said = b""
     while words not in said:
-        piece = await asyncio.wait_for(process.stdout.read(4096), 60)
+        piece = await asyncio.wait_for(process.stdout.read(4096), PATIENCE_S)
         assert piece, said.decode(errors="replace")
         said += piece
 
@@ -48,7 +48,7 @@ async def test_ctrl_c_stops_everything_and_leaves_no_child() -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 6, "engines, Envoy, picker and its trainer"
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
     assert not [child for child in children if child.is_running()]
 
 
@@ -66,7 +66,7 @@ async def test_the_script_form_fails_when_an_answer_is_cut_off() -> None:
     await until(one_is_busy)
     for child in engines:
         child.kill()
-    assert await asyncio.wait_for(process.wait(), 90) == 1
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 1
 
 
 async def running_at(port: str) -> float:

@@ -24,7 +24,7 @@ async def fails_of_suite(options: Sequence[str], without: str, patience_s: float
         return told.decode() if suite.returncode else ""
     finally:
         up.send_signal(signal.SIGINT)
-        await asyncio.wait_for(up.wait(), 30)
+        await asyncio.wait_for(up.wait(), 120)
 
 
 async def _invitation(process: asyncio.subprocess.Process, patience_s: float) -> str:
