@@ -1,7 +1,7 @@
 """The prefix index: which endpoint holds which KV blocks, as the engines' own events say.
 
 An engine names blocks by keys of its own; each (slot, key) pair maps to our chained hash of the same block
-(picker.requests.blocks), under which the holders of a block are found for the whole pool at once. At most 47 bytes per
+(picker.requests.blocks), under which the holders of a block are found for the whole pool at once. At most 46 bytes per
 pair, resident as used. Single-threaded: one event loop owns an index; other processes may read it along (`Shelf`).
 
 A slot's blocks live in a *column*. Clearing a slot retires its column and gives the slot a new one, so that it costs

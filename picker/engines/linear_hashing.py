@@ -1,6 +1,6 @@
 """A hash table in numpy arrays: key u64 -> row, for machine-speed kernels and no Python object per row.
 
-Linear hashing (Litwin 1980): each insertion beyond 5 rows per 4 buckets splits one bucket, so that the table grows a
+Linear hashing (Litwin 1980): each insertion beyond 3 rows per 2 buckets splits one bucket, so that the table grows a
 row at a time and no insertion ever waits for a rehash. Rows lie densely in creation order and freed ones are reused;
 what a row holds beside its key is up to the caller, and lies beside it in memory, since each row met is a cache miss;
 kernels see each field as an array of its own. All memory is reserved at once and resident only as far as it is used.
@@ -170,7 +170,7 @@ def insert(table: Table, key: np.uint64) -> np.int64:
         row = state[USED]
         state[USED] += 1
     state[LIVE] += 1
-    if 4 * state[LIVE] > 5 * state[BUCKETS]:
+    if 2 * state[LIVE] > 3 * state[BUCKETS]:
         _split(table)
     table.keys[row] = key
     _push(table, row)

@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     """Folder in which a policy that learns keeps what it learned; nowhere when empty. `--state-dir` goes before."""
     scrape_interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=1.5)] = 0.2
     """Between two scrapes of one busy engine; idle ones are scraped less often."""
+    replicas_url: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    """Valkey or Redis through which replicas tell each other what they have in flight and where prompts went."""
     older_metric_names: bool = False
     """Expose metrics under the names of older releases too."""
 

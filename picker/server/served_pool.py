@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
@@ -21,7 +23,7 @@ from picker.policies.policy import Plans, innermost
 from picker.policies.registry import REGISTRY
 from picker.pool.default_engine import with_engine
 from picker.pool.directory import Directory
-from picker.pool.view import Endpoint
+from picker.pool.view import Endpoint, PoolView
 from picker.requests.reader import Reader, ReaderSettings
 from picker.routing.hits import PrefixHits
 from picker.routing.router import Router, RouterSettings
@@ -32,10 +34,14 @@ from picker.server.learning import Learning
 from picker.server.options import ServeOptions
 from picker.server.service import Service
 from picker.server.sharing import WorkersShare
+from picker.shared.flights import SharedFlights, local_flights
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.older_names import OlderNames
 from picker.telemetry.sources import IndexMetrics
+
+if TYPE_CHECKING:
+    from picker.server.replicas import Replicas
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +79,7 @@ class ServedPool:
         # Of several workers none watches engines: their collector does, and they read its tables and its index.
         table, self.share = EngineTable(), WorkersShare(options, lane.pool) if options.workers > 1 else None
         index = PrefixIndex(salt=secrets.randbits(64)) if self.share is None else self.share.index
+        self._replicas, self._flights = self._among_others(options, lane)
         self.learning: Learning | None = None
         inner = innermost(policy)
         if isinstance(inner, Learned):
@@ -87,8 +94,13 @@ class ServedPool:
                 settings.destinations, worker=lane.number, workers=lane.lanes, first_flight=time.time_ns() // 1000
             ),
             table=table,
-            ledger=Ledger(sharing=self.share.flights if self.share else None),
-            watchers=(self.metrics, self.tallies, *([self.learning.metrics] if self.learning else [])),
+            ledger=Ledger(sharing=self._flights),
+            watchers=(
+                self.metrics,
+                self.tallies,
+                *([self.learning.metrics] if self.learning else []),
+                *([self._replicas] if self._replicas else []),
+            ),
             admits=config.admission(),
         )
         self.reader = Reader(
@@ -120,6 +132,7 @@ class ServedPool:
             *(self._watch.sources(self.router) if self._watch else []),
             IndexMetrics({"picks": self.picks}),
             *([self.learning.metrics] if self.learning else []),
+            *([self._replicas] if self._replicas else []),
         ]
         return [OlderNames(source) for source in sources] if self._config.settings.older_metric_names else sources
 
@@ -134,8 +147,7 @@ class ServedPool:
     def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """The pool is these endpoints from now on."""
         change = self.router.update_pool(endpoints)
-        if self.share is not None:
-            self.share.follow(change.view, self.router.pool.capacity)
+        self._follow_others(change.view)
         if self._watch is not None:
             self._watch.follow(change)
         if not self._config.settings.models:
@@ -156,8 +168,9 @@ class ServedPool:
             self.serve_endpoints(directory.endpoints)
 
     def background(self) -> list[Coroutine[object, object, None]]:
-        """What runs beside the picks, until cancelled: upkeep, learning."""
-        return [self._upkeep(), *([self.learning.run()] if self.learning else [])]
+        """What runs beside the picks, until cancelled: upkeep, learning, replicas."""
+        replicas = [self._replicas.run(self.router)] if self._replicas else []
+        return [self._upkeep(), *([self.learning.run()] if self.learning else []), *replicas]
 
     async def close(self) -> None:
         """Stop listening to engines and keep what was learned; after the background."""
@@ -166,6 +179,28 @@ class ServedPool:
                 parts.push_async_callback(self._watch.close)
             if self.learning is not None:
                 parts.push_async_callback(self.learning.close)
+
+    def _among_others(self, options: ServeOptions, lane: Lane) -> "tuple[Replicas | None, SharedFlights | None]":
+        """Our part among the replicas of this picker, and what we count together with them and the other workers."""
+        url = self._config.settings.replicas_url
+        if self.share is None and not url:
+            return None, None
+        own, others = (local_flights(), []) if self.share is None else (self.share.own, self.share.others)
+        if not url:
+            return None, SharedFlights(own, others)
+        # Imported here: a client that few need.
+        from picker.server.replicas import Replicas
+
+        us = options.identity if self.share is None else f"{socket.gethostname()}{options.run_dir}"
+        names = [f"{us}/{worker}" for worker in range(lane.workers)]
+        stream = f"picker:{options.namespace}:{self.name}"
+        replicas = Replicas(url, stream, names[lane.worker], names, own)
+        return replicas, SharedFlights(own, [*others, *replicas.blocks])
+
+    def _follow_others(self, view: PoolView) -> None:
+        for follows in (self._flights, self._replicas, self.share.index if self.share else None):
+            if follows is not None:
+                follows.follow(view, self.router.pool.capacity)
 
     async def _upkeep(self) -> None:
         """What must happen now and then, off the pick's path: sweep lost flights, follow the engines' block sizes."""

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from picker.engines.index import DEFAULT_MAX_PAIRS
 from picker.engines.table import EngineTable
-from picker.pool.view import PoolView
 from picker.server.options import ServeOptions
 from picker.shared.engines import EngineRows, engines_of, keep_engines
-from picker.shared.flights import SharedFlights, flights_of, keep_flights, land_all, mirror_of
+from picker.shared.flights import flights_of, keep_flights, land_all, mirror_of
 from picker.shared.index import IndexReader, SharedShelf
 from picker.shared.letters import Box, Letter
 from picker.shared.rows import Block
@@ -79,8 +78,8 @@ class WorkersShare:
 
     def __init__(self, options: ServeOptions, pool: int) -> None:
         folder, own = run_folder(options), options.worker
-        others = [flights_of(folder, _flights(pool, i)) for i in range(options.workers) if i != own]
-        self.flights = SharedFlights(flights_of(folder, _flights(pool, own), writes=True), others)
+        self.own = flights_of(folder, _flights(pool, own), writes=True)
+        self.others = [flights_of(folder, _flights(pool, i)) for i in range(options.workers) if i != own]
         self.engines: Block = engines_of(folder, _engines(pool))
         self.directory = Box(folder, f"directory-{pool}")
         self.standing = Box(folder, f"standing-{pool}")
@@ -88,11 +87,6 @@ class WorkersShare:
         self.index = IndexReader()
         self._index_name = Box(folder, f"index-{pool}")
         self._folder = folder
-
-    def follow(self, view: PoolView, capacity: int) -> None:
-        """The slots of this worker are these endpoints' from now on."""
-        self.flights.follow(view, capacity)
-        self.index.follow(view, capacity)
 
     def read_index(self) -> None:
         """Read a newer index, if there is one. Raises OSError, ValueError where its writer is gone already."""

@@ -7,9 +7,10 @@ import numpy as np
 from picker.engines.ledger import Ledger
 from picker.engines.table import HARDWARE, NEVER, RUNNING, WAITING, EngineTable
 from picker.pool.view import PoolView
+from picker.shared.by_key import ByKey
 from picker.shared.memory import Kept
 from picker.shared.mirror import Mirror, keys_of
-from picker.shared.rows import CAPACITY, USED, Block, Values, attach, keep, publish
+from picker.shared.rows import Block, Values, attach, keep
 
 STARTED_AT = HARDWARE
 """In shared rows: when the scrape began that told how many requests run and wait; -inf where none did. (What hardware
@@ -32,38 +33,20 @@ class EngineRows:
     """The collector's side. A row stays its endpoint's when the collector dies and another one begins."""
 
     def __init__(self, block: Block, table: EngineTable) -> None:
-        self._block, self._table = block, table
+        self._rows, self._table = ByKey(block, _EMPTY), table
         self._column: Values = np.empty((_WIDTH, 1))
-        self._rows: dict[int, int] = {}
-        self._free: list[int] = []
-        for row in range(int(block.head[USED])):
-            key = int(block.keys[row, block.counts[row] & 1])
-            if key and key not in self._rows:
-                self._rows[key] = row
-            else:
-                self._free.append(row)
         self._keys = keys_of(PoolView())
 
     def follow(self, view: PoolView) -> None:
         """These are the slots of the table from now on; nobody else has a row any more."""
         self._keys = keys_of(view)
-        for gone in set(self._rows) - set(self._keys.tolist()):
-            row = self._rows.pop(gone)
-            publish(self._block, row, np.uint64(0), np.ascontiguousarray(_EMPTY[:, None]), 0)
-            self._free.append(row)
+        self._rows.keep_only(self._keys.tolist())
 
     def publish(self, slot: int, started_at: float) -> None:
         """A scrape of this slot that began at `started_at` is in the table; -inf where it did not tell of requests."""
-        key = self._keys[slot]
-        row = self._rows.get(int(key))
-        if row is None:
-            row = self._free.pop() if self._free else len(self._rows)
-            if row >= CAPACITY:
-                return
-            self._rows[int(key)] = row
         self._column[:HARDWARE, 0] = self._table.columns[:HARDWARE, slot]
         self._column[STARTED_AT, 0] = started_at
-        publish(self._block, row, key, self._column, 0)
+        self._rows.publish(int(self._keys[slot]), self._column)
 
 
 class EngineNews:

@@ -9,7 +9,7 @@ from picker.engines.ledger import EMPTY, SINCE
 from picker.pool.view import PoolView
 from picker.shared.memory import Kept
 from picker.shared.mirror import Mirror, keys_of
-from picker.shared.rows import CAPACITY, Block, Keys, Values, attach, keep, publish, vacate
+from picker.shared.rows import CAPACITY, Block, Keys, Values, attach, keep, local, publish, vacate
 
 _LEAST = np.isin(np.arange(len(EMPTY)), SINCE)
 
@@ -22,6 +22,11 @@ def keep_flights(folder: Path, name: str) -> Kept:
 def flights_of(folder: Path, name: str, *, writes: bool = False) -> Block:
     """One worker's flights. Raises OSError, ValueError as `rows.attach` does."""
     return attach(folder, name, len(EMPTY), writes=writes)
+
+
+def local_flights() -> Block:
+    """Flights that this process alone looks at."""
+    return local(len(EMPTY))
 
 
 def land_all(flights: Block) -> None:

@@ -7,6 +7,7 @@ locks of Lameter, "Effective synchronization on Linux/NUMA systems", 2005, with 
 count.) Aligned words of 64 bits are assumed to be read and written whole; order is made with `fence`.
 """
 
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.fence import fence
-from picker.engines.linear_hashing import bare, kernel
+from picker.engines.linear_hashing import anonymous, bare, kernel
 from picker.shared.memory import Kept, mapped
 
 CAPACITY = 16_384
@@ -54,7 +55,15 @@ def keep(folder: Path, name: str, width: int) -> Kept:
 
 def attach(folder: Path, name: str, width: int, *, writes: bool = False) -> Block:
     """The block of this name. At most one process may write to it. Raises OSError, ValueError as `mapped` does."""
-    memory = mapped(folder, name, size(width), writes=writes)
+    return _block(mapped(folder, name, size(width), writes=writes), width)
+
+
+def local(width: int) -> Block:
+    """An empty block of this process alone."""
+    return _block(anonymous(size(width)), width)
+
+
+def _block(memory: mmap, width: int) -> Block:
     counts_at = _HEAD_BYTES
     keys_at = counts_at + 8 * CAPACITY
     values_at = keys_at + 16 * CAPACITY

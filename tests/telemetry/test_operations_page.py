@@ -14,6 +14,8 @@ from picker.engines.table import EngineTable
 from picker.pool.kube.scope import KubeScope
 from picker.server.health import ALWAYS_SERVING, READY_NAMES
 from picker.server.kubernetes.source import KubernetesSource
+from picker.server.replicas import Replicas
+from picker.shared.flights import local_flights
 from picker.telemetry.learning import LearningMetrics, LoopState
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.sources import IndexMetrics, SourceMetrics
@@ -29,7 +31,8 @@ def families() -> list[Metric]:
     sources, indexes = SourceMetrics(router, scraper, KvFeed(index)), IndexMetrics({"events": index})
     learning = LearningMetrics(LoopState(), lambda: 0.0)
     watch = WatchMetrics(KubernetesSource(KubeScope("ns", pool="p"), print))
-    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch)
+    replicas = Replicas("redis://nowhere", "stream", "us", (), local_flights())
+    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas)
     return [metric for source in told for metric in source.collect()]
 
 

@@ -53,6 +53,9 @@ What follows from the values, worked out once, as YAML:
   {{- $grpcPorts = append $grpcPorts (add $epp.extProcPort $worker) -}}
   {{- $metricsPorts = append $metricsPorts (add $.Values.router.metricsPort $worker) -}}
 {{- end -}}
+{{- if gt $workers 1 -}}{{/* their collector's, after their admin ports */}}
+  {{- $metricsPorts = append $metricsPorts (add $.Values.router.metricsPort (mul 2 $workers)) -}}
+{{- end -}}
 {{- $healthPort := $epp.grpcHealthPort | default (add $last $workers) -}}
 {{- $files := include "picker.configFiles" . | fromYaml -}}
 {{- dict "proxy" $proxy "source" $source "pools" $pools "create" $create "elects" $elects "lease" $lease "several" $several

@@ -1,0 +1,64 @@
+"""Replicas through a real server: they count together, keep prompts together, and go on alone without it."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest_asyncio
+from server import Picker, start_server
+
+from picker.server.processes import Children
+
+
+@pytest_asyncio.fixture
+async def children(tmp_path: Path) -> AsyncIterator[Children]:
+    made = Children(tmp_path / "logs")
+    yield made
+    await made.stop()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await asyncio.sleep(0.005)
+
+
+async def test_replicas_count_together_until_one_is_gone(children: Children, tmp_path: Path) -> None:
+    await start_server(children, tmp_path / "redis.sock")
+    url = f"unix://{tmp_path / 'redis.sock'}"
+    async with Picker("one", url).running() as one:
+        async with Picker("two", url).running() as two:
+            for i in range(10):
+                one.pick(i)
+                two.pick(100 + i)
+            await until(lambda: one.counts() == two.counts() == 20)
+        await until(lambda: one.counts() == 10)
+
+
+async def test_a_prompt_goes_where_another_replica_sent_its_like(children: Children, tmp_path: Path) -> None:
+    await start_server(children, tmp_path / "redis.sock")
+    url = f"unix://{tmp_path / 'redis.sock'}"
+    async with Picker("one", url).running() as one, Picker("two", url).running() as two:
+        await until(lambda: not one.replicas.alone and not two.replicas.alone)
+        placed = {chain: one.pick(chain) for chain in range(8)}
+        await until(lambda: two.counts() == 8)
+        assert {chain: two.pick(chain) for chain in placed} == placed
+
+
+async def test_without_the_server_each_goes_on_alone_and_says_so_and_with_it_they_are_together_again(
+    children: Children, tmp_path: Path
+) -> None:
+    socket = tmp_path / "redis.sock"
+    server = await start_server(children, socket)
+    async with Picker("one", f"unix://{socket}").running() as one, Picker("two", f"unix://{socket}").running() as two:
+        two.pick()
+        await until(lambda: one.counts() == 1)
+        server.signal(signal.SIGKILL)
+        await server.process.wait()
+        await until(lambda: one.replicas.alone and two.replicas.alone)
+        assert (one.counts(), two.counts()) == (0, 1)
+        one.pick()
+        assert one.counts() == 1
+        socket.unlink(missing_ok=True)
+        await start_server(children, socket)
+        await until(lambda: one.counts() == two.counts() == 2)
