@@ -29,6 +29,7 @@ from picker.engines.linear_hashing import (
     kernel,
     seek,
     table_in,
+    unfolded,
 )
 
 _ONE = np.uint64(1)
@@ -67,7 +68,7 @@ def holders_in(take: Take, rows: int) -> Holders:
 @bare
 def block_of(holders: Holders, row: Int, column: Int) -> np.uint64:
     """Whose row this is, the column being one of its word."""
-    return folded(holders.table, holders.table.keys[row], column >> 6)
+    return unfolded(holders.table, holders.table.keys[row], column >> 6)
 
 
 @bare
