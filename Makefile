@@ -7,7 +7,7 @@ RUN_ARGS ?=
 FUZZ_S ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-kind chart-test manifests bench bench-short bench-peers results results-learned results-stages fuzz proto docs clean
+.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-replicas e2e-kind chart-test manifests bench bench-short bench-peers results results-learned results-stages fuzz proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ e2e-ranking: .venv/.done ## Does the simulator rank policies as real Envoy does?
 
 e2e-wire: .venv/.done ## The wire core under curl and h2load (needs both on this machine)
 	$(BIN)/pytest e2e/wire
+
+e2e-replicas: .venv/.done ## Two pickers that tell each other through a real Redis or Valkey (needs redis-server on this machine)
+	$(BIN)/pytest e2e/replicas
 
 fuzz: .venv/.done ## Coverage-guided fuzzing of the wire core (FUZZ_S=600 seconds; keeps its corpus in .cache)
 	$(BIN)/pip install -q -e '.[fuzz]'
