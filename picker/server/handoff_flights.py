@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from picker.handoff.stream import Stream
-from picker.stages.agent_state import Resident
+from picker.stages.agent_state import Resident, expected_tokens
 
 PAUSE_S = 1.0
-_EXPECTED_TOKENS = 256
 _MARGIN = 4
 """Tokens that may be taken back at a change, as the beginning of a character."""
 
@@ -60,12 +59,10 @@ class Flight:
         return stream.begun and stream.stays is None and enough and (stream.clean or not told)
 
     def resident(self) -> Resident:
-        """With as many tokens to come as it had, at least some: answers that are long get longer yet."""
+        """As its agent sees it."""
         made = len(self.stream.tokens)
         length = len(self.stream.prompt) + made
-        limit = self.stream.asked.limit
-        left = max(made, _EXPECTED_TOKENS)
-        return Resident(self.number, length, length, left if limit is None else min(left, limit - made), self.ready)
+        return Resident(self.number, length, length, expected_tokens(made, self.stream.asked.limit), self.ready)
 
 
 class Flights:

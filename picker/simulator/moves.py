@@ -10,13 +10,12 @@ from picker.simulator.migration import Links, Migration, Moving, Tally, kv_bytes
 from picker.simulator.sequence import EngineRequest, Refused, Sequence
 from picker.simulator.station import Station
 from picker.simulator.streams import Listener, Streams
-from picker.stages.agent_state import BidSettings, OwnState, Resident, prefill_ms
+from picker.stages.agent_state import BidSettings, OwnState, Resident, expected_tokens, prefill_ms
 from picker.stages.bids import Agent
 from picker.stages.messages import Copy, Drop, Message, Offer, Output, Resume, Stop
 from picker.stages.step_model import StepModel
 
 TICK_MS = 100.0
-EXPECTED_TOKENS = 256
 _GOLDEN = 0.6180339887
 
 
@@ -110,9 +109,8 @@ class Moves:
         return OwnState(residents, max(0, free), engine.pool.size * size, wait)
 
     def _expected(self, sequence: Sequence) -> float:
-        """As many tokens to come as it had, at least some: answers that are long get longer yet."""
         prompt = self._prompts.get(sequence.request.id, sequence.request.prompt_tokens)
-        return float(max(sequence.known - prompt, EXPECTED_TOKENS))
+        return float(expected_tokens(sequence.known - prompt))
 
     def _receive(self, message: Message) -> None:
         agent = self._agents.get(message.to)

@@ -18,6 +18,18 @@ class Resident:
     movable: bool = True
 
 
+LEAST_EXPECTED_TOKENS = 256
+
+
+def expected_tokens(made: int, limit: int | None = None) -> int:
+    """How many more an answer of `made` tokens will have, of at most `limit`: as many as it had, at least some.
+
+    Answers that are long get longer yet.
+    """
+    left = max(made, LEAST_EXPECTED_TOKENS)
+    return left if limit is None else min(left, limit - made)
+
+
 @dataclass(frozen=True, slots=True)
 class OwnState:
     """Of one engine, now. `kv_free` does not count reservations of transfers as used. `wait_ms`: how long a newcomer
