@@ -105,9 +105,7 @@ class Incoming:
         return freed
 
     def _free(self, sender: str, number: int) -> list[Output]:
-        source = self._sources[sender]
-        if not source.ended.get(number):
-            self._end(source, number, adopted=False)
+        self._end(self._sources[sender], number, adopted=False)
         return [Free(sender, number)] if self.open.pop((sender, number), None) is not None else []
 
     def _source(self, sender: str, number: int, oldest: int) -> _Source:
@@ -123,5 +121,6 @@ class Incoming:
         return source
 
     def _end(self, source: _Source, number: int, *, adopted: bool) -> None:
+        """An offer that comes again after its adoption takes nothing back."""
         if number >= source.floor and (adopted or len(source.ended) < _MOST_NUMBERS):
-            source.ended[number] = adopted
+            source.ended[number] = adopted or source.ended.get(number, False)

@@ -212,6 +212,17 @@ def test_a_cancel_that_overtakes_its_offer_is_remembered() -> None:
     assert said(target.receive(Offer("b", "a", 5, 5, "r", LOAD), 0.1), Decline)
 
 
+def test_an_offer_that_comes_again_after_its_adoption_takes_nothing_back() -> None:
+    target = agent()
+    target.tick(state(), 0.0)
+    offer, commit = Offer("b", "a", 5, 5, "r", LOAD), Commit("b", "a", 5, 5)
+    target.receive(offer, 0.0)
+
+    answers = [target.receive(message, 0.1) for message in (commit, offer, commit, Cancel("b", "a", 5), commit)]
+
+    assert [type(answer[-1]) for answer in answers if answer] == [Committed, Decline, Committed, Committed]
+
+
 def test_strangers_are_not_heard() -> None:
     target = agent()
     target.tick(state(), 0.0)
