@@ -67,7 +67,7 @@ async def test_a_client_that_leaves_leaves_the_engine_too() -> None:
         async with there.session.post(there.url() + CHAT, json=ASKED | {"stream": True}) as response:
             await response.content.readany()
             assert len(list(there.proxies["a"].flights.here())) == 1
-        await asyncio.wait_for(there.proxies["a"].flights.until_none(), 5)
+        await asyncio.wait_for(there.proxies["a"].flights.until_none(), 60)
 
 
 # -- when the engine dies ---------------------------------------------------------------------------------------------

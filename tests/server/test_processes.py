@@ -32,7 +32,7 @@ asyncio.run(main())
 
 async def up(child: Child) -> Child:
     """Wait until the child says so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while "up" not in child.tail():
             await asyncio.sleep(0.01)
     return child
@@ -46,7 +46,7 @@ def gone(pid: int) -> bool:
 
 
 async def until_gone(pid: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not gone(pid):
             await asyncio.sleep(0.01)
 
@@ -109,7 +109,7 @@ async def test_a_command_that_does_not_exist_is_an_os_error(tmp_path: Path) -> N
 
 async def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent = await Children(tmp_path / "a").start("parent", [sys.executable, "-c", PARENT, str(tmp_path / "b")])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not parent.tail():
             await asyncio.sleep(0.01)
     child = int(parent.tail())
