@@ -117,6 +117,8 @@ def _churn(folder: Path, ready: multiprocessing.synchronize.Event) -> None:
     while True:  # new blocks come, old ones go, and the table grows and frees rows all the time
         written.index.store(1, blocks(round_, 64), blocks(round_, 64))
         written.index.remove(1, blocks(round_ - 1 if round_ % 50 else 1, 64))
+        if round_ % 2000 == 0:  # a full index would throw out what stays
+            written.index.clear(1)
         round_ += 1
 
 
