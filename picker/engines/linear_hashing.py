@@ -236,14 +236,41 @@ def _push(table: Table, row: Int) -> None:
 
 @bare
 def _split(table: Table) -> None:
-    """One bucket more: it takes its rows from the one that has stood in for it."""
-    state = table.state
-    row = np.int64(table.heads[state[BUCKETS] & (state[MASK] >> 1)]) - 1
-    table.heads[state[BUCKETS] & (state[MASK] >> 1)] = 0
+    """One bucket more: it takes its rows from the one that has stood in for it.
+
+    They are parted link by link, and after each the chain of either bucket still has all of its own rows: they are
+    found even where the writer is stopped on the way. (As in Triplett et al., "Resizable, scalable, concurrent hash
+    tables via relativistic programming", 2011.)
+    """
+    keys, heads, following, state = table.keys, table.heads, table.following, table.state
+    new, mask = state[BUCKETS], state[MASK]
+    old = new & (mask >> 1)
+    first = row = np.int64(heads[old]) - 1
+    while first >= 0 and np.int64(keys[first] & np.uint64(mask)) != new:
+        first = np.int64(following[first]) - 1
+    heads[new] = first + 1
+    fence()
     state[BUCKETS] += 1
-    if state[BUCKETS] > state[MASK]:
-        state[MASK] = 2 * state[MASK] + 1
+    if state[BUCKETS] > mask:
+        state[MASK] = 2 * mask + 1
+    stays = moves = np.int64(-1)
     while row >= 0:
-        after = np.int64(table.following[row]) - 1
-        _push(table, row)
-        row = after
+        fence()
+        if np.int64(keys[row] & np.uint64(mask)) == new:
+            if moves >= 0:
+                following[moves] = row + 1
+            moves = row
+        else:
+            if stays >= 0:
+                following[stays] = row + 1
+            else:
+                heads[old] = row + 1
+            stays = row
+        row = np.int64(following[row]) - 1
+    fence()
+    if stays >= 0:
+        following[stays] = 0
+    else:
+        heads[old] = 0
+    if moves >= 0:
+        following[moves] = 0
