@@ -110,7 +110,7 @@ async def test_exact_mode_predicts_every_hit_of_a_hundred_requests(watched: Watc
     assert sum(path == CHAT for path, _ in answers) > REQUESTS / 2
     assert REQUESTS / 4 < sum(hit > 0 for hit in hits) < REQUESTS
     assert len(set(hits)) > 10
-    assert forgotten > 5
+    assert forgotten > 0
 
 
 class TextMode:
