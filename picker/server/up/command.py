@@ -43,6 +43,8 @@ PLANNED = "planned"
 SCALE_PER_ENGINE = 0.11
 """Density of arrivals, of the trace's own, that a simulated engine gets: 70 % of what DEFAULT_GPUS carry by
 `picker replay` (1.85 arrivals/s over four; the trace has 3)."""
+CALM = 0.1
+"""The same for real engines on CPU that requests move between: two of them on two cores keep up, and have room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,8 @@ def up(requests: int | None, json_file: Path | None, time_scale: float | None, *
     if wrong and given["policy"] == "staged":
         raise click.BadParameter(wrong, param_hint="--stages")
     count = requests or DEFAULT_REQUESTS[given["engine"]]
-    scale = time_scale or (SCALE_PER_ENGINE * given["engines"] if given["engine"] == "sim" else 1.0)
+    real = CALM if given["policy"] == "staged" else 1.0
+    scale = time_scale or (SCALE_PER_ENGINE * given["engines"] if given["engine"] == "sim" else real)
     console = Console()
     try:
         status = asyncio.run(run(UpOptions(requests=count, json=json_file, time_scale=scale, **given), console))
