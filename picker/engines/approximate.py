@@ -11,20 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.holders import Holders, clear_bit, leading, no_holders, row_of, set_bit
-from picker.engines.linear_hashing import (
-    LIVE,
-    USED,
-    Int,
-    Table,
-    bare,
-    delete,
-    empty_table,
-    find,
-    folded,
-    insert,
-    kernel,
-    plain,
-)
+from picker.engines.kernels import bare, kernel
+from picker.engines.linear_hashing import LIVE, USED, Int, Table, delete, empty_table, find, folded, insert, plain
 from picker.engines.rows import Column
 from picker.pool.view import Slots
 from picker.requests.request import Chain

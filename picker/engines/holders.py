@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.fence import fence
+from picker.engines.kernels import bare, inlined, kernel
 from picker.engines.linear_hashing import (
     DEFAULT_SALT,
     USED,
@@ -18,15 +19,12 @@ from picker.engines.linear_hashing import (
     Table,
     Take,
     anonymous,
-    bare,
     delete,
     empty_table,
     find,
     folded,
     glance,
-    inlined,
     insert,
-    kernel,
     seek,
     table_in,
     unfolded,

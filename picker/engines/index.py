@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.holders import Holders, block_of, clear_bit, leading, no_holders, row_of, set_bit
+from picker.engines.kernels import bare, kernel
 from picker.engines.linear_hashing import (
     DEFAULT_SALT,
     LIVE,
@@ -21,13 +22,11 @@ from picker.engines.linear_hashing import (
     Int,
     Table,
     anonymous,
-    bare,
     delete,
     empty_table,
     find,
     folded,
     insert,
-    kernel,
     plain,
 )
 from picker.engines.rows import Column

@@ -11,19 +11,16 @@ row of the table, and a count of changes tells a search that found nothing wheth
 
 import mmap
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from picker.engines.fence import fence
+from picker.engines.kernels import bare, inlined
 
 Int = int | np.int64
 """What kernels count with: numba makes a signed 64-bit number of either."""
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
-
-_BARE: dict[str, Any] = {"cache": True, "_nrt": False}
 
 LIVE, USED, FREE_HEAD, BUCKETS, MASK, SALT, LINKS = range(7)
 """Fields of `Table.state`: rows in use, rows ever used, head of the free list (row + 1, 0 when empty), buckets, one
@@ -52,22 +49,6 @@ class Table(NamedTuple):
     def nbytes(self) -> int:
         """Bytes in use, but for what the caller keeps beside the key."""
         return 12 * int(self.state[USED]) + 4 * int(self.state[BUCKETS])
-
-
-def kernel(function: Kernel) -> Kernel:
-    """Compile with numba, keeping the machine code on disk."""
-    return cast(Kernel, njit(cache=True)(function))
-
-
-def bare(function: Kernel) -> Kernel:
-    """As `kernel`, for what makes no array: without the count of who uses each array that is handed on, which costs
-    more than looking a row up."""
-    return cast(Kernel, njit(**_BARE)(function))
-
-
-def inlined(function: Kernel) -> Kernel:
-    """As `bare`, but written into its callers: a call hands over every array in some seven words."""
-    return cast(Kernel, njit(inline="always", **_BARE)(function))
 
 
 def plain(array: NDArray[np.uint64]) -> NDArray[np.uint64]:

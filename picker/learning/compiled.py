@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from numba import njit
 
-from picker.engines.linear_hashing import Kernel
+from picker.engines.kernels import Kernel
 
 
 def vector(function: Kernel) -> Kernel:

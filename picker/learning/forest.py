@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import kernel
+from picker.engines.kernels import kernel
 from picker.learning import quickscorer, tree_code
 from picker.learning.compiled import built_of
 from picker.learning.quickscorer import (

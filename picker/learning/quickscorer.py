@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import kernel
+from picker.engines.kernels import kernel
 from picker.learning.tree_code import AT_ONCE, DE_BRUIJN, LANES, MAX_LEAVES, add_tree
 
 __all__ = ["AT_ONCE", "LANES", "MAX_LEAVES"]

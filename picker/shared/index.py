@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from picker.engines.holders import Holders, holders_in, leading
-from picker.engines.linear_hashing import kernel, plain
+from picker.engines.kernels import kernel
+from picker.engines.linear_hashing import plain
 from picker.engines.rows import Column
 from picker.pool.view import PoolView, Slots
 from picker.requests.request import Chain

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import kernel
+from picker.engines.kernels import kernel
 from picker.pool.view import Endpoint, PoolView
 from picker.shared.rows import CHANGES, USED, Block, Counts, Keys, Values, whole
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.fence import fence
-from picker.engines.linear_hashing import anonymous, bare, kernel
+from picker.engines.kernels import bare, kernel
+from picker.engines.linear_hashing import anonymous
 from picker.shared.memory import Kept, mapped
 
 CAPACITY = 16_384

@@ -11,7 +11,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from picker.engines.linear_hashing import Int, bare
+from picker.engines.kernels import bare
+from picker.engines.linear_hashing import Int
 
 Blocks = NDArray[np.int32]
 """Numbers of blocks, shape (n,)."""

@@ -1,0 +1,53 @@
+"""Machine code of an earlier process serves only while all that was compiled into it is as it was."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CALLED = "from picker.engines.kernels import bare\n\nSTEP = {step}\n\n\n@bare\ndef called(x):\n    return x + {more}\n"
+CALLER = """
+from called import STEP, called
+from picker.engines.kernels import kernel
+
+
+@kernel
+def calling(x):
+    return called(x) * STEP
+
+
+print(calling(1), sum(calling.stats.cache_hits.values()))
+"""
+
+
+def written(folder: Path, step: int, more: int) -> Path:
+    (folder / "called.py").write_text(CALLED.format(step=step, more=more))
+    return folder
+
+
+def run(folder: Path) -> tuple[int, int]:
+    """What a new process computes, and how many of its kernels an earlier one had compiled."""
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    told = subprocess.run(
+        [sys.executable, "calling.py"], cwd=folder, env=env, check=True, capture_output=True, text=True
+    )
+    value, hits = told.stdout.split()
+    return int(value), int(hits)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "calling.py").write_text(CALLER)
+    return written(tmp_path, 2, 10)
+
+
+@pytest.mark.parametrize(("step", "more", "value"), [(2, 30, 62), (5, 10, 55)], ids=["function", "constant"])
+def test_a_change_in_another_file_is_compiled_anew(folder: Path, step: int, more: int, value: int) -> None:
+    assert run(folder) == (22, 0)
+    assert run(written(folder, step, more)) == (value, 0)
+
+
+def test_without_a_change_the_earlier_code_serves(folder: Path) -> None:
+    assert [run(folder), run(folder)] == [(22, 0), (22, 1)]
