@@ -45,8 +45,9 @@ def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
 
 
 async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells(running: Gateway) -> None:
+    while not min(await picks(running)):  # Envoy finds one that came up late at its next look
+        await ask_many(running, 10)
     await ask_many(running, 60)
-    assert min(await picks(running)) > 0
     await running.at_rest()
     relayed = [
         await running.metric("picker_access_log_records_total", worker=worker, result="relayed") for worker in (0, 1)
