@@ -10,22 +10,10 @@ import atheris
 
 with atheris.instrument_imports(include=["picker.wire"]):
     from wire_judge import Judge
-    from wire_peer import block, data, frame, grpc, raw, request, reset, settings, window_update
+    from wire_peer import GREETING, SMALL, block, data, frame, grpc, raw, request, reset, settings, window_update
 
-    from picker.wire.frames import ACK, END_HEADERS, PREFACE, Kind, Setting
-    from picker.wire.limits import WireLimits
+    from picker.wire.frames import END_HEADERS, Kind, Setting
 
-LIMITS = WireLimits(
-    streams=4,
-    message_bytes=3000,
-    assembling_bytes=8000,
-    queued_bytes=20_000,
-    header_bytes=400,
-    stream_window=2000,
-    idle_frames=60,
-    resets=6,
-)
-GREETING = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
 ACTS = 20
 STEPS = 60
 
@@ -62,7 +50,7 @@ def said(script: atheris.FuzzedDataProvider, act: int, stream: int) -> bytes:
 def play(script_bytes: bytes) -> None:
     """One script, from the greeting to the loss of the socket."""
     script = atheris.FuzzedDataProvider(script_bytes)
-    judge = Judge(LIMITS)
+    judge = Judge(SMALL)
     unsaid = GREETING if script.ConsumeBool() else b""
     newest = -1
     for _ in range(STEPS):

@@ -9,23 +9,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 from wire_judge import Client, Judge
-from wire_peer import block, data, frame, grpc, raw, request, reset, settings, window_update
+from wire_peer import GREETING, SMALL, block, data, frame, grpc, raw, request, reset, settings, window_update
 
 from picker.wire.connection import Connection
-from picker.wire.frames import ACK, END_HEADERS, PREFACE, Kind, Setting
+from picker.wire.frames import END_HEADERS, Kind, Setting
 from picker.wire.limits import WireLimits
 
-GREETING = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
-SMALL = WireLimits(
-    streams=4,
-    message_bytes=3000,
-    assembling_bytes=8000,
-    queued_bytes=20_000,
-    header_bytes=400,
-    stream_window=2000,
-    idle_frames=60,
-    resets=6,
-)
 PATIENT = tries(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SIZES = st.sampled_from([0, 1, 4, 5, 100, 1000, 2999, 3000, 3001, 10_000, 70_000])
 FLAGS = st.sampled_from([0, 0, 1, 4, 5, 8, 9, 0x20, 0x25, 0xFF])

@@ -11,6 +11,17 @@ from picker.wire.frames import ACK, END_HEADERS, END_STREAM, HEAD, PREFACE, Kind
 from picker.wire.limits import WireLimits
 
 LIMITS = WireLimits()
+SMALL = WireLimits(
+    streams=4,
+    message_bytes=3000,
+    assembling_bytes=8000,
+    queued_bytes=20_000,
+    header_bytes=400,
+    stream_window=2000,
+    idle_frames=60,
+    resets=6,
+)
+"""Limits that a few random acts reach."""
 Fields = Sequence[tuple[str, str]]
 REQUEST: Fields = (
     (":method", "POST"),
@@ -58,6 +69,10 @@ def settings(*entries: tuple[int, int]) -> bytes:
     return frame(Kind.SETTINGS, 0, 0, payload)
 
 
+GREETING = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
+"""What every client begins with."""
+
+
 def window_update(stream: int, more: int) -> bytes:
     return frame(Kind.WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big"))
 
@@ -85,7 +100,7 @@ class Peer:
 
     limits: WireLimits = LIMITS
     now: float = 0.0
-    greeting: bytes = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
+    greeting: bytes = GREETING
     heard: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
