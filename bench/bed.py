@@ -100,6 +100,6 @@ async def _picker(name: str, ours: Ours, children: Children, folder: Path, backe
     file = folder / "envoy.yaml"
     file.write_text(yaml.safe_dump(bootstrap(spec)))
     # A base id of its own: several Envoys run here at once.
-    argv = [envoy_binary(), "-c", str(file), "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id"]
+    argv = [envoy_binary(), "-c", str(file), "--concurrency", "1", "-l", "warning", "--disable-hot-restart"]
     envoy = await children.start(f"envoy-{name}", argv)
     return Target(name, port, stack.picker.pid, envoy.pid, f"http://{HOST}:{admin}")

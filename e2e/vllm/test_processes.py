@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Any
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +15,7 @@ from picker.server.vllm_install import CACHE, VllmInstall
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
+SHARED = Path("/dev/shm")
 STARTER = """
 import asyncio, sys
 from pathlib import Path
@@ -52,7 +53,7 @@ async def test_no_engine_process_is_left_when_its_starter_is_killed(install: Vll
 
 async def test_a_stopped_engine_leaves_neither_process_nor_shared_memory(install: VllmInstall) -> None:
     (core,) = spread_cores(1)
-    before, others = set(os.listdir("/dev/shm")), set(psutil.Process().children(recursive=True))
+    before, others = set(os.listdir(SHARED)), set(psutil.Process().children(recursive=True))
     engine = VllmEngine(install.model("tiny"), *PORTS[13:16], core=core, kv_bytes=8 << 20, max_model_len=1024)
     async with serving(engine, install.venv, "e2e-stopped"):
         group = [each for each in psutil.Process().children(recursive=True) if each not in others]
@@ -60,22 +61,23 @@ async def test_a_stopped_engine_leaves_neither_process_nor_shared_memory(install
         assert {tuple(process.cpu_affinity() or ()) for process in group} == {(core,)}
     _, alive = await asyncio.to_thread(psutil.wait_procs, group, 30)
     assert not alive
-    left = {name for name in set(os.listdir("/dev/shm")) - before if name.startswith(("psm_", "sem.mp-"))}
-    assert not left - in_use()
+    left = {name for name in set(os.listdir(SHARED)) - before if name.startswith(("psm_", "sem.mp-"))}
+    mapped = in_use()
+    assert not {name for name in left if (SHARED / name).stat().st_ino not in mapped}
 
 
-def in_use() -> set[str]:
-    """Shared memory that a living process has mapped: somebody else's, once the engine's processes are gone."""
+def in_use() -> set[int]:
+    """Inodes that a living process has mapped: somebody else's memory, once the engine's processes are gone."""
     return {
-        os.path.basename(mapping.path)
+        int(fields[4])
         for process in psutil.process_iter()
-        for mapping in mappings(process)
-        if mapping.path.startswith("/dev/shm/")
+        for fields in map(str.split, mappings(process))
+        if len(fields) > 5 and fields[5].startswith("/dev/shm/")
     }
 
 
-def mappings(process: psutil.Process) -> list[Any]:
+def mappings(process: psutil.Process) -> list[str]:
     try:
-        return process.memory_maps()
-    except psutil.Error:
+        return Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    except OSError:
         return []

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+POLL_S = 0.02
+LAST_WORDS_S = 2.0
+"""Python's resource tracker takes shared memory away when all others of its group are gone, 0.2 s after them."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,13 +46,19 @@ class Child:
             return
 
     async def stop(self, patience_s: float = 10.0) -> None:
-        """SIGTERM, wait, then SIGKILL what is left of the group."""
-        if self.running:
-            self.signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.wait(), patience_s)
+        """SIGTERM, wait for the leader, then a moment for the others, then SIGKILL what is left of the group."""
+        self.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), patience_s)
+            await asyncio.wait_for(self._emptied(), LAST_WORDS_S)
         self.signal(signal.SIGKILL)
         await self.process.wait()
+
+    async def _emptied(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.killpg(self.pid, 0)
+                await asyncio.sleep(POLL_S)
 
     def tail(self, lines: int = 15) -> str:
         """The end of its output, for error messages."""

@@ -180,7 +180,7 @@ async def running(folder: Path, *, detach: bool = False, **spec: Any) -> AsyncIt
 @contextlib.asynccontextmanager
 async def _envoy(file: Path) -> AsyncIterator[None]:
     binary = Path(sys.executable).with_name("envoy")
-    arguments = ["-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "critical"]
+    arguments = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "critical"]
     process = await asyncio.create_subprocess_exec(binary, *arguments, stderr=asyncio.subprocess.DEVNULL)
     try:
         yield

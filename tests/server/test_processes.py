@@ -16,6 +16,12 @@ STUBBORN = [
     "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
 ]
+HOLDER = """
+import multiprocessing, time
+semaphore = multiprocessing.get_context("spawn").Semaphore(1)
+print("up", semaphore._semlock.name, flush=True)
+time.sleep(600)
+"""
 PARENT = """
 import asyncio, sys, time
 from pathlib import Path
@@ -73,6 +79,15 @@ async def test_grandchildren_go_with_the_group(tmp_path: Path) -> None:
     (grandchild,) = psutil.Process(child.pid).children()
     await child.stop()
     await until_gone(grandchild.pid)
+
+
+async def test_shared_memory_of_a_child_is_taken_away_when_it_is_stopped(tmp_path: Path) -> None:
+    child = await up(await Children(tmp_path).start("holder", [sys.executable, "-c", HOLDER]))
+    _, name = child.tail().split()
+    semaphore = Path(f"/dev/shm/sem.{name.lstrip('/')}")
+    assert semaphore.exists()
+    await child.stop()
+    assert not semaphore.exists()
 
 
 async def test_all_children_are_stopped_together(tmp_path: Path) -> None:

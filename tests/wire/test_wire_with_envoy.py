@@ -72,7 +72,7 @@ def envoy(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     listener, upstream = free_ports(2)
     file = tmp_path_factory.mktemp("envoy") / "envoy.yaml"
     file.write_text(yaml.safe_dump(config(listener, upstream, request.param)))
-    arguments = ["-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "critical"]
+    arguments = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "critical"]
     process = subprocess.Popen([Path(sys.executable).with_name("envoy"), *arguments], stderr=subprocess.DEVNULL)
     yield listener, upstream
     process.kill()
