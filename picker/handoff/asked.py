@@ -113,6 +113,14 @@ class Asked:
     def wants_usage(self) -> bool:
         return not self.stream or bool((self.body.get("stream_options") or {}).get("include_usage"))
 
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Where the prompt is given as token ids; None for text."""
+        prompt = self.body.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):
+            prompt = prompt[0]
+        return len(prompt) if isinstance(prompt, list) and not any(isinstance(one, str) for one in prompt) else None
+
     def first(self) -> dict[str, Any]:
         """The body for the first engine: streamed, with token ids."""
         streamed = {} if self.stream else {"stream": True, "stream_options": {"include_usage": True}}

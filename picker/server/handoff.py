@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 
 from picker.handoff import wire
 from picker.handoff.attempts import FailoverSettings
+from picker.handoff.line import Line
 from picker.handoff.members import MAX_BYTES, Members, base_url, read
 from picker.server.handoff_agent import MESSAGES, AgentAtWork
 from picker.server.handoff_calls import Calls
@@ -67,7 +68,7 @@ class HandoffServer:
         calls = Calls(
             options.name, base_url(options.engine), options.token, options.failover, lambda: self.members, client_tls
         )
-        self.site = Site(calls, self.flights, self.metrics, options.failover)
+        self.site = Site(calls, self.flights, self.metrics, options.failover, Line())
         self.proxy = Proxy(self.site, options.token)
         self.agent = AgentAtWork(self.site, options.bids, pull=options.pull)
         self._registry = self.metrics.registry()

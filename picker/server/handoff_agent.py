@@ -47,6 +47,8 @@ class AgentAtWork:
         self._going: dict[int, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._kv_tokens = self._kv_free = 0
+        self._others = 0.0
+        """Who wait at the engine without having come this way, when it was last asked."""
         self._scraped = -SCRAPE_S
         site.flights.on_end = self._over
 
@@ -88,7 +90,9 @@ class AgentAtWork:
         median = self._site.metrics.gaps["move"].quantile(0.5)
         agent.settings = replace(self._settings, move_ms=max(self._least_ms, 1e3 * (median or 0.0)))
         residents = tuple(flight.resident() for flight in self._site.flights.here() if flight.stream.begun)
-        self._do(agent.tick(OwnState(residents, self._kv_free, self._kv_tokens), self._now()))
+        self._site.line.price(agent.model, [resident.length for resident in residents])
+        wait_ms = self._site.line.wait_ms(self._now(), self._others)
+        self._do(agent.tick(OwnState(residents, self._kv_free, self._kv_tokens, wait_ms), self._now()))
 
     def _over(self, request: str) -> None:
         if self._agent is not None:
@@ -158,8 +162,9 @@ class AgentAtWork:
     # -- the engine ----------------------------------------------------------------------------------------------------
 
     async def _scrape(self) -> None:
-        """KV of the engine, in tokens; none where it does not say, and nobody is taken then."""
+        """KV of the engine, in tokens; none where it does not say, and nobody is taken then. And who waits there."""
         self._kv_tokens = self._kv_free = 0
+        self._others = 0.0
         calls = self._site.calls
         with contextlib.suppress(Broken, BadMetrics, aiohttp.ClientError, OSError, TimeoutError):
             async with (
@@ -167,6 +172,7 @@ class AgentAtWork:
                 calls.asking(calls.own, "GET", "/metrics", None, CIMultiDict()) as page,
             ):
                 sample = parse(await page.read(), "vllm")
+            self._others = max(0.0, (sample.waiting or 0.0) - len(self._site.line))
             if sample.block_size and sample.num_blocks and sample.kv_usage is not None:
                 self._kv_tokens = int(sample.block_size * sample.num_blocks)
                 self._kv_free = int(self._kv_tokens * (1.0 - sample.kv_usage))

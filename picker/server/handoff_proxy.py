@@ -118,11 +118,16 @@ class Proxy:
         transfer = cleaned.pop(TRANSFER, None)
         asked = read(kind, cleaned)
         self._site.metrics.requests.add("movable" if not isinstance(asked, str) else asked)
-        if isinstance(asked, str) or (peer and not asked.stream):
+        if isinstance(asked, str):
             return await self._plain(request, path, raw, tries)
+        if peer and not asked.stream:
+            return await self._copy(request, path, raw, 1 if transfer is not None else asked.prompt_tokens)
         sink = StreamSink(request) if asked.stream else WholeSink(request, kind)
         headers = passed_on(request.headers, but=_UNPACKED)
-        relay = Relay(self._site, Stream(asked), path, headers, sink, failover=not peer, transfer=transfer)
+        brought = peer and request.headers.get(WHY_HEADER) == "move"
+        relay = Relay(
+            self._site, Stream(asked), path, headers, sink, failover=not peer, transfer=transfer, brought=brought
+        )
         try:
             await relay.run()
             return await sink.finish()
@@ -136,6 +141,17 @@ class Proxy:
         transfer = body.get(TRANSFER) if isinstance(body, dict) else None
         host = transfer.get("remote_host") if isinstance(transfer, dict) else None
         return transfer is None or host is None or host in self._site.calls.hosts()
+
+    async def _copy(self, request: web.Request, path: str, raw: bytes, tokens: int | None) -> web.StreamResponse:
+        """A peer's request of one token, for the KV that it leaves here. It waits like any other prompt."""
+        line, who, now = self._site.line, object(), asyncio.get_running_loop().time
+        line.join(who, now(), size=len(raw), tokens=tokens)
+        try:
+            answer = await self._plain(request, path, raw, [])
+            line.begin(who, now())
+            return answer
+        finally:
+            line.leave(who, now())
 
     # -- requests that stay -------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """One movable request from its first engine to its last: reads whoever writes it, writes to the client."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from multidict import CIMultiDict
 
 from picker.handoff.asked import TRANSFER
 from picker.handoff.attempts import Attempts, FailoverSettings
+from picker.handoff.line import Line
 from picker.handoff.stream import Stays, Stream
 from picker.server.handoff_calls import Broken, Calls
 from picker.server.handoff_flights import Flight, Flights
@@ -40,11 +42,13 @@ class Site:
     flights: Flights
     metrics: HandoffMetrics
     settings: FailoverSettings
+    line: Line
+    """Before the engine beside this proxy."""
 
 
 class Relay:
-    """`transfer` are KV transfer parameters for the first engine, from a peer. `failover` is off where the one who asks
-    sees to it."""
+    """`transfer` are KV transfer parameters for the first engine, from a peer; `brought`: it has the KV already.
+    `failover` is off where the one who asks sees to it."""
 
     def __init__(
         self,
@@ -56,13 +60,14 @@ class Relay:
         *,
         failover: bool = True,
         transfer: Any = None,
+        brought: bool = False,
     ) -> None:
         self._site, self._stream, self._sink, self._failover = site, stream, sink, failover
         self._first_path, self._headers = path, headers
         self._transfer = {} if transfer is None else {TRANSFER: transfer}
         self._flight = site.flights.add(stream, headers.get("Authorization", ""))
         self._attempts = Attempts(site.settings, site.calls.own)
-        self._started = False
+        self._started, self._brought = False, brought
         self._why: str | None = None
 
     async def run(self) -> None:
@@ -104,7 +109,7 @@ class Relay:
         if engine != calls.own and self._why == "move":
             # The engine left for did not take it: the one it came from has its KV still.
             peers = [calls.own, *peers]
-        following = self._attempts.broke(engine, broken.how, peers, asyncio.get_running_loop().time())
+        following = self._attempts.broke(engine, broken.how, peers, _now())
         if following is not None:
             self._why = self._why or "failover"
         return following
@@ -136,15 +141,31 @@ class Relay:
         if self._why is not None and engine != self._site.calls.own:
             headers[WHY_HEADER] = self._why
         self._flight.at = engine
-        settings, calls = self._site.settings, self._site.calls
-        async with calls.asking(engine, "POST", path, json.dumps(body).encode(), headers, settings.first_s) as response:
-            if response.status != 200:
-                await self._refused(response)
-                return
-            if not self._started:
-                self._started = True
-                await self._sink.start(200, response.headers.copy())
-            await self._read(response)
+        settings, calls, data = self._site.settings, self._site.calls, json.dumps(body).encode()
+        with self._in_line(engine, len(data)):
+            async with calls.asking(engine, "POST", path, data, headers, settings.first_s) as response:
+                if response.status != 200:
+                    await self._refused(response)
+                    return
+                if not self._started:
+                    self._started = True
+                    await self._sink.start(200, response.headers.copy())
+                await self._read(response)
+
+    @contextlib.contextmanager
+    def _in_line(self, engine: str, size: int) -> Iterator[None]:
+        """Of the engine beside this proxy, until the first token."""
+        if engine != self._site.calls.own:
+            yield
+            return
+        stream, line = self._stream, self._site.line
+        tokens = len(stream.prompt) + len(stream.tokens) if stream.begun else stream.asked.prompt_tokens
+        # What was moved here, or comes back, has its KV here.
+        line.join(self._flight, _now(), size=size, tokens=1 if self._brought or self._why == "move" else tokens)
+        try:
+            yield
+        finally:
+            line.leave(self._flight, _now())
 
     async def _asked(self, engine: str) -> tuple[str, dict[str, Any]]:
         """What to ask, and where. Raises Broken."""
@@ -208,6 +229,8 @@ class Relay:
                 events = stream.feed(data)
             except ValueError:
                 raise Broken("failed") from None
+            if data:
+                self._site.line.begin(self._flight, _now(), len(stream.prompt))
             await self._write(events)
             if stream.failure is not None:
                 # The engine's own word, which the client is not told.
@@ -219,7 +242,7 @@ class Relay:
     async def _write(self, events: list[bytes]) -> None:
         if not events:
             return
-        now = asyncio.get_running_loop().time()
+        now = _now()
         self._attempts.running()
         if self._why is not None:
             if self._flight.sent_at is not None:
@@ -227,7 +250,7 @@ class Relay:
             (self._site.metrics.moves if self._why == "move" else self._site.metrics.failovers).add("went-on")
             self._why = None
         await unless_gone(self._sink.write, b"".join(events))
-        self._flight.sent_at = asyncio.get_running_loop().time()
+        self._flight.sent_at = _now()
 
 
 async def text_of(flight: Flight, site: Site, engine: str) -> str:
@@ -247,3 +270,7 @@ async def unless_gone(write: Callable[[bytes], Awaitable[None]], data: bytes) ->
         await write(data)
     except (aiohttp.ClientError, OSError) as error:
         raise ClientGone from error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -43,6 +43,9 @@ class Engine:
         self.silent = False
         self.status = 200
         self.every_s = 0.0
+        self.prefills = asyncio.Event()
+        """Until it is set, prompts wait."""
+        self.prefills.set()
         self.url = ""
 
     def app(self) -> web.Application:
@@ -71,6 +74,7 @@ class Engine:
         prompt = body["prompt"] if request.path == TEXT and isinstance(body["prompt"], list) else PROMPT
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        await self.prefills.wait()
         kind = "chat" if request.path == CHAT else "completion"
         for place, event in enumerate(model_engine.answer(kind, body, prompt, "7" if self.name == "a" else "8")):
             if place == self.dies_after:
@@ -92,8 +96,8 @@ class Pool:
     def url(self, name: str = "a") -> str:
         return "http://" + self.proxies[name].address
 
-    async def post(self, path: str, body: Any, **more: Any) -> tuple[int, bytes]:
-        async with self.session.post(self.url() + path, json=body, **more) as response:
+    async def post(self, path: str, body: Any, name: str = "a", **more: Any) -> tuple[int, bytes]:
+        async with self.session.post(self.url(name) + path, json=body, **more) as response:
             return response.status, await response.read()
 
     def alone(self, **more: Any) -> bytes:

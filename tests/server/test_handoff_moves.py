@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from handoff_pool import ASKED, CHAT, EXPORTED, TEXT, Pool, pool
+from handoff_pool import ASKED, CHAT, EXPORTED, PAGE, TEXT, Pool, pool
 
 from picker.server import handoff_flights
 from picker.stages.bids import Agent
@@ -16,6 +16,18 @@ STAGES: dict[str, Any] = {"a": {"step_model": STEP, "high": 8, "following": ["b"
 async def three_streams(there: Pool) -> list[tuple[int, bytes]]:
     there.engines["a"].every_s = there.engines["b"].every_s = 0.03
     return await asyncio.gather(*(there.post(CHAT, ASKED | {"stream": True}) for _ in range(3)))
+
+
+async def until_known(there: Pool, name: str) -> None:
+    """The agent of that engine has looked at it and at its line."""
+    seen = asked_of(there, name, "/metrics")
+    while asked_of(there, name, "/metrics") < seen + 2:
+        await asyncio.sleep(0.02)
+
+
+def asked_of(there: Pool, name: str, path: str = TEXT) -> int:
+    """How often that engine was asked there."""
+    return sum(heard == path for heard, _ in there.engines[name].heard)
 
 
 @pytest.mark.parametrize("pull", [True, False])
@@ -35,6 +47,32 @@ async def test_a_request_whose_kv_cannot_be_brought_stays() -> None:
         there.engines["b"].status = 500
         assert await three_streams(there) == [(200, there.alone())] * 3
         assert not [body for _, body in there.engines["b"].heard if body.get("stream")]
+
+
+async def test_an_engine_with_a_long_line_takes_nobody() -> None:
+    slow = STAGES | {"b": {"step_model": STEP | {"prefill_ms": 100.0}}}
+    async with pool(stages=slow) as there:
+        there.engines["b"].prefills.clear()
+        long = {"model": "m", "prompt": [1] * 20_000, "max_tokens": 1, "stream": True}
+        waiting = asyncio.create_task(there.post(TEXT, long, name="b"))
+        while not there.proxies["b"].site.line:
+            await asyncio.sleep(0.01)
+        await until_known(there, "b")
+        assert await three_streams(there) == [(200, there.alone())] * 3
+        assert asked_of(there, "b") == 1
+        there.engines["b"].prefills.set()
+        await waiting
+        assert await three_streams(there) == [(200, there.alone())] * 3
+        assert asked_of(there, "b") > 1
+
+
+async def test_who_waits_there_without_having_come_by_the_proxy_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pool(stages=STAGES) as there:
+        monkeypatch.setattr("handoff_pool.PAGE", PAGE.replace("waiting 0", "waiting 500"))
+        await there.post(TEXT, {"model": "m", "prompt": [1] * 500, "max_tokens": 1, "stream": True}, name="b")
+        await until_known(there, "b")
+        assert await three_streams(there) == [(200, there.alone())] * 3
+        assert asked_of(there, "b") == 1
 
 
 async def test_a_peer_that_never_answers_holds_no_stream_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
