@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from picker.stages.promise import Promise
 from picker.stages.step_model import StepModel
 
 MOST_KINDS = 8
-NO_KIND = (-1, 0.0)
 _ABSURD_TOKENS = 1e9
 
 
@@ -140,22 +139,27 @@ class Watch:
 
     def models(self, slots: Mapping[int, str], known: Mapping[str, StepModel]) -> dict[int, StepModel | None]:
         """A step model per slot, given the names of their hardware: the one known by that name, else one fitted to its
-        class, None where too little was seen. KV sizes are rounded down by up to a fifth, and where that leaves more
-        than MOST_KINDS, to the least of the class: a plan's time grows with the kinds of engine."""
+        class, None where too little was seen. KV sizes that are not known are the scraped ones, rounded down by up to a
+        fifth, and where that leaves more than MOST_KINDS, to the least of the class: a plan's time grows with the kinds
+        of engine."""
         fits = deepcopy(self._fits)
+        whole = {name for name, model in known.items() if model.kv_tokens}
         kinds = {
-            slot: (int(self._hardware[slot]), _rounded(float(self._kv_tokens[slot])))
+            slot: (name if name in known else int(self._hardware[slot]), _rounded(float(self._kv_tokens[slot])))
             for slot, name in slots.items()
-            if name not in known and slot < len(self._hardware)
+            if name not in whole and slot < len(self._hardware)
         }
         if len(set(kinds.values())) > MOST_KINDS:
             # Sorted so that the least known size comes last, and counts.
             least = dict(sorted(kinds.values(), key=lambda kind: -kind[1] if kind[1] else -math.inf))
             kinds = {slot: (hardware, least[hardware]) for slot, (hardware, _) in kinds.items()}
-        fitted = {kind: fits[kind[0]].model(kind[1]) for kind in set(kinds.values())}
-        return {
-            slot: known[name] if name in known else fitted.get(kinds.get(slot, NO_KIND)) for slot, name in slots.items()
+        models = {
+            kind: replace(known[kind[0]], kv_tokens=kind[1])
+            if isinstance(kind[0], str)
+            else fits[kind[0]].model(kind[1])
+            for kind in set(kinds.values())
         }
+        return {slot: models[kinds[slot]] if slot in kinds else known.get(name) for slot, name in slots.items()}
 
     def classes(self, slots: Mapping[int, object]) -> dict[int, int]:
         """Class of hardware of each slot, as seen in the rows."""

@@ -19,6 +19,8 @@ alone, pick for pick. docs/stages.md has the whole story.
 - `moveMs` (50.0): what being moved costs a request; with `migration`.
 - `stages` (()): the stages themselves, as `0-512:1` and `512-:3`: one engine for lengths up to 512 tokens to three
   for longer ones. They hold from the start, whatever they bring; nothing is planned.
+- `steps` ({}): step times by hardware label (empty: engines without one), which are not fitted then: a row of the
+  step-time table, or `fixedMs`, `decodeMs`, `contextMs`, `prefillMs` and the rest of picker/stages/step_model.py.
 
 **Limits.** Gains come from unlike lengths in one batch being slow, which differs by kernel, and from long prompts being
 out of the way of short ones; with like lengths there are none. Where step times are fitted, so is the price of unlike
@@ -44,9 +46,10 @@ from numpy.typing import NDArray
 
 from picker.engines.metrics import LoraState
 from picker.engines.rows import Column, Rows
-from picker.policies import learned, multiplicative
+from picker.policies import learned, multiplicative, stage_steps
 from picker.policies.policy import Facts, Learns, Member, Policy, Scores
 from picker.policies.stage_places import NOBODY, Choice, Places, places_of
+from picker.policies.stage_steps import Hardware, Row, Steps
 from picker.policies.stage_watch import Watch
 from picker.requests.request import Request
 from picker.stages import fixed
@@ -64,6 +67,7 @@ class Params(msgspec.Struct, frozen=True, rename="camel"):
     least_gain: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     move_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 50.0
     stages: Annotated[tuple[str, ...], msgspec.Meta(max_length=fixed.MOST_STAGES)] = ()
+    steps: Annotated[dict[Hardware, Steps | Row], msgspec.Meta(max_length=64)] = {}
 
     def __post_init__(self) -> None:
         fixed.read(self.stages)
@@ -88,7 +92,9 @@ class Staged:
         self._settings = ReplanSettings(least_gain=params.least_gain, move_ms=params.move_ms)
         self._watch = Watch()
         self._members: dict[int, str] = {}
-        self._known: dict[str, StepModel] = {}
+        self.rows = stage_steps.rows(params.steps)
+        """Of the step-time table that it asks to `know`, by hardware."""
+        self._known = stage_steps.given(params.steps)
         self._places: Places | None = None
         self._look, self._planning = Look(), False
         self._refined_at = -math.inf
@@ -115,7 +121,7 @@ class Staged:
 
     def know(self, models: Mapping[str, StepModel]) -> None:
         """Step models by the name of the hardware, as labels tell it; these are not fitted."""
-        self._known = dict(models)
+        self._known |= models
 
     def ensure(self, capacity: int) -> None:
         self._capacity = max(self._capacity, capacity)

@@ -29,7 +29,17 @@ from picker.pool.view import EngineKind
 from picker.server import config_profile, config_sections
 from picker.server.config_notes import ConfigError, Notes, items, unsupported
 from picker.server.config_plugins import Declared, declared
-from picker.server.config_schema import API_VERSION, KIND, OLD_API_VERSION, TESTING, CoreMetrics, Document, Settings
+from picker.server.config_schema import (
+    API_VERSION,
+    KIND,
+    OLD_API_VERSION,
+    POLICIES,
+    TESTING,
+    CoreMetrics,
+    Document,
+    Settings,
+)
+from picker.server.known_steps import tell_rows, unknown_rows
 from picker.server.llmd_plugins import IGNORED_GATES, UNSUPPORTED_GATES
 from picker.server.marked_yaml import MAX_BYTES, Marked, YamlError, read_yaml
 
@@ -57,7 +67,9 @@ class PickerConfig:
 
     def make_policy(self, rng: np.random.Generator) -> Policy:
         """A fresh policy with its own state."""
-        return REGISTRY[self.policy](self.params, rng)
+        policy = REGISTRY[self.policy](self.params, rng)
+        tell_rows(policy)
+        return policy
 
     def admission(self) -> Admission:
         """Who is picked for while the pool is full."""
@@ -107,6 +119,8 @@ def read_config(raw: bytes | str, file: str = "config") -> PickerConfig:
     spared = frozenset() if detector is None else frozenset({detector.name})
     chosen = config_profile.profile(notes, document, plugins, spared)
     policy, params = config_profile.policy(notes, chosen)
+    for problem in unknown_rows(params) if policy == "staged" else ():
+        notes.wrong(chosen.of(POLICIES)[0].at, problem)
     settings = config_profile.settings(notes, plugins, chosen)
     _precise(notes, plugins, settings)
     testing = _testing(notes, plugins)

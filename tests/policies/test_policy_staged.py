@@ -198,6 +198,19 @@ def test_it_comes_to_a_plan_by_what_it_sees_and_the_plan_says_why() -> None:
     assert policy.boundaries[0].tokens > 800
 
 
+def test_a_kv_size_that_is_not_told_is_the_scraped_one() -> None:
+    policy = make("staged")
+    assert isinstance(policy, Staged)
+    policy.meet(dict.fromkeys(range(4), Pod()), lambda slot: None)
+    policy.know({"h100": replace(MODEL, kv_tokens=0.0)})
+
+    serve(policy, 62, lambda flight: 600.0)
+
+    [model] = set(policy.models.values())
+    assert 320_000 < model.kv_tokens <= 400_000
+    assert model == replace(MODEL, kv_tokens=model.kv_tokens)
+
+
 def test_like_lengths_are_never_staged() -> None:
     policy = make("staged")
     assert isinstance(policy, Staged)
