@@ -52,4 +52,8 @@ def test_parameters_are_written_down_with_their_true_defaults(name: str) -> None
     written = dict(re.findall(r"^- `(\w+)` \((.+?)\): \S", docstring(name), re.MULTILINE))
 
     fields = msgspec.structs.fields(REGISTRY[name].params)
-    assert written == {field.encode_name: str(field.default) for field in fields}
+    defaults = {
+        field.encode_name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        for field in fields
+    }
+    assert written == {name: str(default) for name, default in defaults.items()}
