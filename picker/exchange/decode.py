@@ -1,9 +1,15 @@
-"""Reading Envoy's messages: headers, subset hint, served endpoint, modes. All tolerant: what is malformed is absent."""
+"""Reading Envoy's messages: headers, bodies, subset hint, served endpoint, modes. All tolerant: what is malformed is
+absent.
+
+Nearly all messages hold a piece of a body and nothing else that is read, so these are read off their bytes; any other
+shape is left to protobuf. The tests hold one to the other.
+"""
 
 import enum
 
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct, Value
+from msgspec import Struct as Record
 
 from picker.exchange import keys
 from picker.proto.core_pb2 import Metadata
@@ -20,20 +26,96 @@ class BodyMode(enum.IntEnum):
     FULL_DUPLEX_STREAMED = 4
 
 
-def message(data: bytes) -> ProcessingRequest | None:
+BODY_MODES = {mode.value: mode for mode in BodyMode}
+"""By their numbers on the wire."""
+
+
+class Heard(Record, frozen=True, gc=False):
+    """One message. `part`: the name of ProcessingRequest's field that it came in, empty for none that we know.
+
+    `headers`: of a part that has some, by lower-case name. `body`, `end`: of a body, or whether headers end the stream.
+    `modes`: how bodies are sent, request and response, where the proxy announces it.
+    """
+
+    part: str
+    body: bytes = b""
+    end: bool = False
+    headers: dict[str, str] = {}
+    subset: tuple[str, ...] | None = None
+    served: str | None = None
+    modes: tuple[int, int] | None = None
+
+
+def message(data: bytes) -> Heard | None:
     """The message in these bytes, None if they are none."""
+    return _piece(data) or _any(data)
+
+
+_BODIES = {4 << 3 | 2: "request_body", 5 << 3 | 2: "response_body"}
+_BODY, _METADATA_CONTEXT = 1 << 3 | 2, 8 << 3 | 2
+_END_OF_STREAM = b"\x10\x01"
+
+
+def _piece(data: bytes) -> Heard | None:
+    """An HttpBody, and behind it at most metadata; None for any other message, and for none at all."""
     try:
-        return ProcessingRequest.FromString(data)
+        part = _BODIES.get(data[0])
+        if part is None:
+            return None
+        size, at = _length(data, 1)
+        stop = at + size
+        if stop != len(data):
+            size, behind = _length(data, stop + 1)
+            if data[stop] != _METADATA_CONTEXT or behind + size != len(data):
+                return None
+        body = b""
+        if at != stop and data[at] == _BODY:
+            size, start = _length(data, at + 1)
+            at = start + size
+            body = data[start:at]
+    except IndexError:
+        return None
+    if at == stop:
+        return Heard(part, body)
+    return Heard(part, body, True) if data[at:stop] == _END_OF_STREAM else None
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """A varint of at most three bytes, and where it ends. Raises IndexError where there is none."""
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    value += data[at + 1] - 1 << 7
+    if value < 0x4000:
+        return value, at + 2
+    value += data[at + 2] - 1 << 14
+    if value < 0x200000:
+        return value, at + 3
+    raise IndexError
+
+
+def _any(data: bytes) -> Heard | None:
+    try:
+        heard = ProcessingRequest.FromString(data)
     except DecodeError:
         return None
-
-
-def body_mode(value: int, default: BodyMode) -> BodyMode:
-    """The mode of this number, `default` for one that we do not know."""
-    try:
-        return BodyMode(value)
-    except ValueError:
-        return default
+    part = heard.WhichOneof("request") or ""
+    modes = None
+    if heard.HasField("protocol_config"):
+        modes = heard.protocol_config.request_body_mode, heard.protocol_config.response_body_mode
+    match part:
+        case "request_headers":
+            sent = heard.request_headers
+            found = headers(sent.headers)
+            return Heard(part, b"", sent.end_of_stream, found, subset(heard.metadata_context), None, modes)
+        case "response_headers":
+            sent = heard.response_headers
+            return Heard(part, b"", sent.end_of_stream, headers(sent.headers), None, served(heard), modes)
+        case "request_body":
+            return Heard(part, heard.request_body.body, heard.request_body.end_of_stream, modes=modes)
+        case "response_body":
+            return Heard(part, heard.response_body.body, heard.response_body.end_of_stream, modes=modes)
+    return Heard(part, modes=modes)
 
 
 def headers(header_map: HeaderMap) -> dict[str, str]:
@@ -78,9 +160,11 @@ def text(struct: Struct, key: str) -> str | None:
 def number(struct: Struct, key: str) -> int | None:
     """A whole, finite, non-negative number field of a struct (also one written as text), else None."""
     value = _field(struct, key)
+    if (told := value.number_value) > 0:
+        return int(told) if told < 2**53 else None
     kind = value.WhichOneof("kind")
-    if kind == "number_value" and 0 <= value.number_value < 2**53:
-        return int(value.number_value)
+    if kind == "number_value":
+        return 0 if told == 0 else None
     if kind == "string_value" and value.string_value.isascii() and value.string_value.isdigit():
         return int(value.string_value[:15])
     return None
@@ -90,5 +174,8 @@ _NOTHING = Value()
 
 
 def _field(struct: Struct, key: str) -> Value:
-    # `get` and not an index, which would create the entry in the message.
-    return struct.fields.get(key, _NOTHING)
+    # An index alone would create the entry in the message; `get` takes three times as long as both.
+    fields = struct.fields
+    if key in fields:
+        return fields[key]
+    return _NOTHING

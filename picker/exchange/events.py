@@ -2,7 +2,8 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from picker.exchange.failures import Refusal
 
@@ -20,8 +21,7 @@ class Ending(enum.Enum):
     """The stream broke off before the end of the answer: the client, the endpoint or Envoy gave up."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestArrived:
+class RequestArrived(Struct, frozen=True, gc=False):
     """The request is here as far as a pick may see it: `answer` or `refuse` is wanted now.
 
     `headers`: lower-case names, without pseudo-headers and without the headers that only we may set; values of a
@@ -39,8 +39,7 @@ class RequestArrived:
     subset: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseStarted:
+class ResponseStarted(Struct, frozen=True, gc=False):
     """The answer's headers. `status` is 0 where `:status` could not be read; `served` is the `ip:port` that really
     served, None where the proxy does not tell. Comes without a RequestArrived when the proxy answered by itself."""
 
@@ -50,30 +49,26 @@ class ResponseStarted:
     streaming: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseData:
+class ResponseData(Struct, frozen=True, gc=False):
     """Bytes of the answer's body, as they pass; `end` marks the last ones, which may be empty."""
 
     body: bytes
     end: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
+class RequestRefused(Struct, frozen=True, gc=False):
     """The exchange refused on its own account, before or instead of asking for a pick."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolError:
+class ProtocolError(Struct, frozen=True, gc=False):
     """The other side said something that the protocol does not know at this point."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
+class RequestEnded(Struct, frozen=True, gc=False):
     """Nothing more will come. Exactly one per exchange, always the last event."""
 
     ending: Ending

@@ -22,10 +22,13 @@ How each body mode is met (Envoy's names; "request side" first):
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from picker.exchange import decode, encode, keys
-from picker.exchange.decode import BodyMode
+import msgspec
+from msgspec import Struct
+
+from picker.exchange import decode, encode, keys, states
+from picker.exchange.decode import BODY_MODES, BodyMode, Heard
 from picker.exchange.encode import Json
 from picker.exchange.events import (
     Ending,
@@ -39,12 +42,15 @@ from picker.exchange.events import (
 )
 from picker.exchange.failures import Failure, Refusal, internal_error
 from picker.exchange.selection import narrowed, selected
-from picker.exchange.states import ENDINGS, TRANSITIONS, Input, State
-from picker.proto.ext_proc_pb2 import HttpBody, ProcessingRequest
+from picker.exchange.states import ENDINGS, TRANSITIONS, Input
 
 NOBODY_SERVED = "fail: the proxy does not say who served"
 """Value of the served header where nothing is known, so that a conformance suite does not pass by silence."""
-_HELD = (BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED)
+_NONE, _STREAMED, _BUFFERED, _, _DUPLEX = BodyMode
+_HELD = (_BUFFERED, _DUPLEX)
+_PSEUDO = (":authority", ":scheme", ":protocol")
+"""Beside method and path: what a request says of itself in the form of a header (RFC 9113 section 8.3.1)."""
+_NOTHING_YET = RequestArrived(headers={}, method="", path="", request_id="")
 
 
 def random_request_id() -> str:
@@ -73,8 +79,7 @@ class ExchangeSettings:
     answer_header: Callable[[str], tuple[str, str]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """The pick: `ip:port` of each destination, best first, the rest in the order in which to fall back.
 
     `body` replaces the client's bytes, None leaves them alone. `headers` are set on the request. `flight` names this
@@ -85,7 +90,7 @@ class Answer:
     body: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
     flight: str = ""
-    metadata: Mapping[str, Json] = field(default_factory=dict)
+    metadata: Mapping[str, Json] = {}
 
 
 class Exchange:
@@ -94,7 +99,7 @@ class Exchange:
     def __init__(
         self, settings: ExchangeSettings = ExchangeSettings(), new_id: Callable[[], str] = random_request_id
     ) -> None:
-        self.state = State.IDLE
+        self.state = states.IDLE
         self.done = False
         self._settings = settings
         self._new_id = new_id
@@ -104,8 +109,9 @@ class Exchange:
         self._modes_known = False
         self._request_mode = settings.request_body
         self._response_mode = settings.response_body
-        self._arrived = RequestArrived(headers={}, method="", path="", request_id="")
-        self._body = bytearray()
+        self._arrived = _NOTHING_YET
+        self._pieces: list[bytes] = []
+        self._size = 0
         self._mutation = b""
         self._declares_length = False
         self._trailers_held = False
@@ -116,69 +122,56 @@ class Exchange:
 
     def receive(self, message: bytes) -> list[Event]:
         """Take one serialised ProcessingRequest. Never raises, whatever the bytes are."""
-        if self.state is State.CLOSED:
+        if self.done:
             return []
         heard = decode.message(message)
         if heard is None:
             return self._broken("a message that cannot be decoded")
         if not self._modes_known:
             self._learn_modes(heard)
-        match heard.WhichOneof("request"):
-            case "request_headers":
-                return self._request_headers(heard)
-            case "request_body":
-                return self._request_body(heard.request_body)
-            case "request_trailers":
-                return self._request_trailers()
-            case "response_headers":
-                return self._response_headers(heard)
-            case "response_body":
-                return self._response_body(heard.response_body)
-            case "response_trailers":
-                return self._response_trailers()
-            case _:
-                return [ProtocolError("a message without a part that is known here")]
+        take = _TAKES.get(heard.part)
+        return [ProtocolError("a message without a part that is known here")] if take is None else take(self, heard)
 
     def answer(self, answer: Answer) -> bool:
         """Send the request to `answer.destinations` (at least one).
 
         False, and no effect, where no pick is wanted any more: the request ended meanwhile."""
-        if not self._step(Input.ANSWER):
+        if not self._step(states.ANSWER):
             return False
         self._picked = answer.destinations[0]
-        mutation = encode.pick_header(answer.destinations) + self._mutation
+        named, metadata = encode.pick(answer.destinations, answer.flight, answer.metadata)
+        mutation = named + self._mutation
         if answer.headers:
             mutation += b"".join([encode.set_header(name, value) for name, value in answer.headers])
-        if answer.body is not None and (self._declares_length or self._request_mode is BodyMode.BUFFERED):
+        if answer.body is not None and (self._declares_length or self._request_mode is _BUFFERED):
             mutation += encode.set_header("content-length", str(len(answer.body)))
-        metadata = encode.pick_metadata(answer.destinations, answer.flight, answer.metadata)
         self._forward(mutation, metadata, answer.body)
-        self._body = bytearray()
+        self._arrived = _NOTHING_YET
         return True
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer the client ourselves, now; in a running answer this cuts it off. No effect once all is over."""
-        if self.state is not State.CLOSED:
+        if not self.done:
             self._replies.append(encode.immediate(refusal))
-            self._end(Input.REFUSE)
+            self._end(states.REFUSE)
 
     def leave(self) -> bool:
         """Hand the rest of a request that has its pick back to Envoy, if that loses nothing: then `done` is set.
 
         A full duplex answer cannot be left: bytes that Envoy has sent and not got back would be lost."""
-        if not self.echoing and self.state in (State.FORWARDED, State.ANSWERING):
-            self._end(Input.LET_GO)
+        if not self.echoing and self.state in (states.FORWARDED, states.ANSWERING):
+            self._end(states.LET_GO)
         return self.done
 
     @property
     def echoing(self) -> bool:
         """The answer's bytes come to us and go back: closing before its end would lose some of them."""
-        return self._response_mode is BodyMode.FULL_DUPLEX_STREAMED
+        return self._response_mode is _DUPLEX
 
     def disconnected(self) -> list[Event]:
         """The stream is over, for whatever reason. Tells the ending if it was not told yet."""
-        if self.state is not State.CLOSED:
-            self._end(Input.GONE)
+        if not self.done:
+            self._end(states.GONE)
         return self._farewell()
 
     def data_to_send(self) -> list[bytes]:
@@ -188,92 +181,95 @@ class Exchange:
 
     # ------------------------------------------------------------------ the request
 
-    def _request_headers(self, heard: ProcessingRequest) -> list[Event]:
-        part = heard.request_headers
-        held = not part.end_of_stream and self._request_mode in _HELD
-        if not self._step(Input.REQUEST_OPENED if held else Input.REQUEST_BODILESS):
+    def _request_headers(self, heard: Heard) -> list[Event]:
+        held = not heard.end and self._request_mode in _HELD
+        if not self._step(states.REQUEST_OPENED if held else states.REQUEST_BODILESS):
             return self._broken("request headers twice")
-        headers = decode.headers(part.headers)
-        stripped = [name for name in headers if name in keys.STEERING]
-        for name in stripped:
-            del headers[name]
-            # The pick overwrites this one.
-            if name != keys.DESTINATION:
-                self._mutation += encode.remove_header(name)
+        headers = heard.headers
+        if not keys.STEERING.isdisjoint(headers):
+            self._strip(headers)
         request_id = headers.get(keys.REQUEST_ID)
         if not request_id:
             request_id = headers[keys.REQUEST_ID] = self._new_id()
             self._mutation += encode.set_header(keys.REQUEST_ID, request_id)
-        self._declares_length = "content-length" in headers
-        self._arrived = RequestArrived(
-            headers={name: value for name, value in headers.items() if name[:1] != ":"},
-            method=headers.get(":method", ""),
-            path=headers.get(":path", ""),
-            request_id=request_id,
-            has_body=not part.end_of_stream,
-            subset=self._subset(heard, headers),
-        )
+        method, path = headers.pop(":method", ""), headers.pop(":path", "")
+        for name in _PSEUDO:
+            headers.pop(name, None)
+        length = headers.get("content-length")
+        self._declares_length = length is not None
+        subset = heard.subset
+        if self._settings.selection_header is not None:
+            subset = narrowed(subset, selected(headers.get(self._settings.selection_header, "")))
+        self._arrived = RequestArrived(headers, method, path, request_id, has_body=not heard.end, subset=subset)
         if not held:
             return [self._arrived]
-        if self._too_large(headers.get("content-length", "")):
+        if length is not None and self._too_large(length):
             return self._refuse_body()
-        if self._request_mode is BodyMode.BUFFERED:
+        if self._request_mode is _BUFFERED:
             self._replies.append(encode.go_on(encode.REQUEST_HEADERS))
         return []
 
-    def _subset(self, heard: ProcessingRequest, headers: Mapping[str, str]) -> tuple[str, ...] | None:
-        hint, header = decode.subset(heard.metadata_context), self._settings.selection_header
-        return hint if header is None else narrowed(hint, selected(headers.get(header, "")))
+    def _strip(self, headers: dict[str, str]) -> None:
+        """Take out what is not the client's to say."""
+        for name in [name for name in headers if name in keys.STEERING]:
+            del headers[name]
+            # The pick overwrites this one.
+            if name != keys.DESTINATION:
+                self._mutation += encode.remove_header(name)
 
-    def _request_body(self, part: HttpBody) -> list[Event]:
+    def _request_body(self, heard: Heard) -> list[Event]:
         if self._request_mode not in _HELD:
             return self._request_rest(encode.go_on(encode.REQUEST_BODY))
-        if self.state is State.ANSWERING and self._step(Input.REQUEST_REST):
+        if self.state is states.ANSWERING and self._step(states.REQUEST_REST):
             return []
-        whole = part.end_of_stream or self._request_mode is BodyMode.BUFFERED
-        if not self._step(Input.REQUEST_WHOLE if whole else Input.REQUEST_CHUNK):
+        whole = heard.end or self._request_mode is _BUFFERED
+        if not self._step(states.REQUEST_WHOLE if whole else states.REQUEST_CHUNK):
             return self._broken("a request body out of order")
-        self._body += part.body
-        if len(self._body) > self._settings.max_body_bytes:
-            return self._refuse_body()
+        if heard.body:
+            self._pieces.append(heard.body)
+            self._size += len(heard.body)
+            if self._size > self._settings.max_body_bytes:
+                return self._refuse_body()
         return [self._whole()] if whole else []
 
-    def _request_trailers(self) -> list[Event]:
-        reply = encode.trailers(encode.REQUEST_TRAILERS)
-        if self.state is State.READING and self._request_mode is BodyMode.FULL_DUPLEX_STREAMED:
-            self._step(Input.REQUEST_WHOLE)
+    def _request_trailers(self, heard: Heard) -> list[Event]:
+        if self.state is states.READING and self._request_mode is _DUPLEX:
+            self._step(states.REQUEST_WHOLE)
             self._trailers_held = True
             return [self._whole()]
-        return self._request_rest(reply)
+        return self._request_rest(encode.trailers(encode.REQUEST_TRAILERS))
 
     def _request_rest(self, reply: bytes) -> list[Event]:
         """What follows a request whose pick did not wait for it."""
-        if not self._step(Input.REQUEST_REST):
+        if not self._step(states.REQUEST_REST):
             return self._broken("a part of the request out of order")
         # No reply may overtake the header reply, which is still owed while the pick is made.
-        (self._held_replies if self.state is State.ASKING else self._replies).append(reply)
+        (self._held_replies if self.state is states.ASKING else self._replies).append(reply)
         return []
 
     def _whole(self) -> RequestArrived:
-        return replace(self._arrived, body=bytes(self._body))
+        body, self._pieces = b"".join(self._pieces), []
+        self._arrived = msgspec.structs.replace(self._arrived, body=body)
+        return self._arrived
 
     def _forward(self, mutation: bytes, metadata: bytes, body: bytes | None) -> None:
         """Queue all that the request side is owed, the pick on the first reply that may carry it."""
         clear = self._settings.clear_route_cache
         held_body = self._arrived.has_body and self._request_mode in _HELD
-        if held_body and self._request_mode is BodyMode.BUFFERED:
+        if held_body and self._request_mode is _BUFFERED:
             changed = b"" if body is None else encode.whole_body(body)
             reply = encode.go_on(encode.REQUEST_BODY, mutation=mutation, body=changed, clear_route=clear, more=metadata)
             self._replies.append(reply)
             return
         self._replies.append(encode.go_on(encode.REQUEST_HEADERS, mutation=mutation, clear_route=clear, more=metadata))
         if held_body:
-            out = bytes(self._body) if body is None else body
+            out = self._arrived.body if body is None else body
             self._replies += encode.streamed(encode.REQUEST_BODY, out, end=not self._trailers_held)
         if self._trailers_held:
             self._replies.append(encode.trailers(encode.REQUEST_TRAILERS))
-        self._replies += self._held_replies
-        self._held_replies = []
+        if self._held_replies:
+            self._replies += self._held_replies
+            self._held_replies = []
 
     def _too_large(self, content_length: str) -> bool:
         digits = content_length[:19]
@@ -287,18 +283,16 @@ class Exchange:
 
     # ------------------------------------------------------------------ the response
 
-    def _response_headers(self, heard: ProcessingRequest) -> list[Event]:
-        part = heard.response_headers
-        if not self._step(Input.RESPONSE_BODILESS if part.end_of_stream else Input.RESPONSE_OPENED):
+    def _response_headers(self, heard: Heard) -> list[Event]:
+        if not self._step(states.RESPONSE_BODILESS if heard.end else states.RESPONSE_OPENED):
             return self._broken("response headers twice")
-        headers = decode.headers(part.headers)
-        status = headers.get(":status", "")
-        content_type = headers.get("content-type", "")
+        status = heard.headers.get(":status", "")
+        content_type = heard.headers.get("content-type", "")
         started = ResponseStarted(
-            status=int(status) if status.isascii() and status.isdecimal() and len(status) == 3 else 0,
-            served=decode.served(heard),
-            content_type=content_type,
-            streaming=content_type.lower().startswith("text/event-stream"),
+            int(status) if status.isascii() and status.isdecimal() and len(status) == 3 else 0,
+            heard.served,
+            content_type,
+            content_type[:17].lower() == "text/event-stream",
         )
         mutation = b""
         if self._settings.served_header:
@@ -306,22 +300,24 @@ class Exchange:
         if self._settings.answer_header and (serving := started.served or self._picked):
             mutation += encode.set_header(*self._settings.answer_header(serving))
         self._replies.append(encode.go_on(encode.RESPONSE_HEADERS, mutation=mutation))
-        self._body = bytearray()
+        self._pieces = []
         return [started, *self._farewell()]
 
-    def _response_body(self, part: HttpBody) -> list[Event]:
-        if not self._step(Input.RESPONSE_WHOLE if part.end_of_stream else Input.RESPONSE_CHUNK):
+    def _response_body(self, heard: Heard) -> list[Event]:
+        body, end = heard.body, heard.end
+        if not self._step(states.RESPONSE_WHOLE if end else states.RESPONSE_CHUNK):
             return self._broken("a response body out of order")
-        if self._response_mode is BodyMode.FULL_DUPLEX_STREAMED:
-            self._replies += encode.streamed(encode.RESPONSE_BODY, part.body, part.end_of_stream)
+        if self._response_mode is _DUPLEX:
+            self._replies += encode.streamed(encode.RESPONSE_BODY, body, end)
         else:
             self._replies.append(encode.go_on(encode.RESPONSE_BODY))
-            if self._settings.detach and self._response_mode is BodyMode.STREAMED and part.body:
+            if self._settings.detach and self._response_mode is _STREAMED and body:
                 self.leave()
-        return [ResponseData(part.body, part.end_of_stream), *self._farewell()]
+        data = ResponseData(body, end)
+        return [data, *self._farewell()] if self.done else [data]
 
-    def _response_trailers(self) -> list[Event]:
-        if not self._step(Input.RESPONSE_WHOLE):
+    def _response_trailers(self, heard: Heard) -> list[Event]:
+        if not self._step(states.RESPONSE_WHOLE):
             return self._broken("response trailers out of order")
         self._replies.append(encode.trailers(encode.RESPONSE_TRAILERS))
         return self._farewell()
@@ -333,7 +329,7 @@ class Exchange:
         target = TRANSITIONS[self.state].get(name)
         if target is None:
             return False
-        if target is State.CLOSED:
+        if target is states.CLOSED:
             self._end(name)
         self.state = target
         return True
@@ -341,12 +337,12 @@ class Exchange:
     def _end(self, name: Input) -> None:
         self._ending = ENDINGS[name]
         # Where no body is shown, a stream that closes after the pick says nothing about the answer.
-        unseen = self._response_mode is BodyMode.NONE and self.state in (State.FORWARDED, State.ANSWERING)
-        if name is Input.GONE and unseen:
+        unseen = self._response_mode is _NONE and self.state in (states.FORWARDED, states.ANSWERING)
+        if name is states.GONE and unseen:
             self._ending = Ending.DETACHED
         self.state = TRANSITIONS[self.state][name]
         self.done = True
-        self._body = bytearray()
+        self._pieces = []
 
     def _farewell(self) -> list[Event]:
         if self._ending is None or self._told:
@@ -361,9 +357,19 @@ class Exchange:
             self.refuse(internal_error())
         return [ProtocolError(reason), *self._farewell()]
 
-    def _learn_modes(self, heard: ProcessingRequest) -> None:
+    def _learn_modes(self, heard: Heard) -> None:
         self._modes_known = True
-        if heard.HasField("protocol_config"):
-            config = heard.protocol_config
-            self._request_mode = decode.body_mode(config.request_body_mode, self._settings.request_body)
-            self._response_mode = decode.body_mode(config.response_body_mode, self._settings.response_body)
+        if heard.modes is not None:
+            request, response = heard.modes
+            self._request_mode = BODY_MODES.get(request, self._settings.request_body)
+            self._response_mode = BODY_MODES.get(response, self._settings.response_body)
+
+
+_TAKES: Mapping[str, Callable[[Exchange, Heard], list[Event]]] = {
+    "request_headers": Exchange._request_headers,
+    "request_body": Exchange._request_body,
+    "request_trailers": Exchange._request_trailers,
+    "response_headers": Exchange._response_headers,
+    "response_body": Exchange._response_body,
+    "response_trailers": Exchange._response_trailers,
+}

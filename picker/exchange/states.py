@@ -48,6 +48,24 @@ class Input(enum.Enum):
     __hash__ = object.__hash__
 
 
+# An enum's members by names of their own: Python 3.11 looks them up slowly.
+IDLE, READING, ASKING, FORWARDED, ANSWERING, CLOSED = State
+(
+    REQUEST_OPENED,
+    REQUEST_BODILESS,
+    REQUEST_CHUNK,
+    REQUEST_WHOLE,
+    REQUEST_REST,
+    ANSWER,
+    REFUSE,
+    RESPONSE_OPENED,
+    RESPONSE_BODILESS,
+    RESPONSE_CHUNK,
+    RESPONSE_WHOLE,
+    LET_GO,
+    GONE,
+) = Input
+
 # A response may come at any time: the proxy answers by itself on a timeout, a too large body or an earlier filter's
 # refusal.
 _ALWAYS = {

@@ -37,7 +37,7 @@ class Pools:
     def _by_header(self, message: bytes) -> str:
         if not self._header or (heard := decode.message(message)) is None:
             return ""
-        return decode.headers(heard.request_headers.headers).get(self._header, "")
+        return heard.headers.get(self._header, "")
 
     # ------------------------------------------------------------------ the access log, which knows no pools
 

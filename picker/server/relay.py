@@ -10,7 +10,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,7 @@ class Mailbox(asyncio.DatagramProtocol):
         waiting = self._waiting[lane % self._workers]
         if len(waiting) >= MAX_WAITING:
             return False
-        # The request id is the client's, of any length, and proves nothing.
-        waiting.append(replace(record, request_id=""))
+        waiting.append(record)
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)

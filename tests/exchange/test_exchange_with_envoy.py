@@ -57,12 +57,11 @@ async def test_access_log_tells_what_became_of_each_pick(tmp_path: Path, path: R
                 await ask(bench, route, size)
                 record = await logged(bench, flight)
                 assert record.complete
-                assert (record.status, record.served, record.request_bytes) == (200, bench.engine_address, size)
+                assert (record.status, record.served) == (200, bench.engine_address)
                 assert (record.prompt_tokens, record.cached_tokens, record.completion_tokens) == (11, 4, 7)
                 assert record.ttft_s is not None
-                assert record.last_byte_s is not None
                 assert record.duration_s is not None
-                assert 0 < record.ttft_s <= record.last_byte_s <= record.duration_s
+                assert 0 < record.ttft_s <= record.duration_s
                 seen = ["ResponseStarted"] if path == "detach" else []
                 assert names(bench.picker.events[flight - 1]) == ["RequestArrived", *seen, "RequestEnded"]
                 running_reports = [each.ttft_s for each in told(bench, flight) if not each.ended]

@@ -79,9 +79,9 @@ def test_what_the_log_tells_of_a_flight_reaches_the_pool_that_picked(
 ) -> None:
     flights = [flight_of(service) for service in (chat, embed, embed)]
     assert len(set(flights)) == 3
-    pools.logged(AccessRecord(flights[1], "any", True, 200))
+    pools.logged(AccessRecord(flights[1], True, 200))
     assert (in_flight(chat), in_flight(embed)) == (1, 1)
-    pools.logged(AccessRecord(flights[0], "any", True, 200))
+    pools.logged(AccessRecord(flights[0], True, 200))
     assert (in_flight(chat), in_flight(embed)) == (0, 1)
 
 
@@ -99,5 +99,5 @@ def test_a_flight_of_another_worker_is_handed_over_in_its_own_lane() -> None:
     chat, embed = lane(0, 4, "10.0.0.1:8000"), lane(2, 4, "10.0.0.2:8000")
     peers = Peers()
     chat.relay = embed.relay = peers
-    Pools({"chat": chat, "embed": embed}).logged(AccessRecord(7, "any", True, 200))
+    Pools({"chat": chat, "embed": embed}).logged(AccessRecord(7, True, 200))
     assert [lane for lane, _ in peers.sent] == [3]

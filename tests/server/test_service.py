@@ -32,7 +32,7 @@ def unseen(service: Service, *, answering: bool = True) -> Decision:
 
 
 def record(flight: int | None, *, ended: bool = True, **facts: object) -> AccessRecord:
-    return AccessRecord(flight, "any", ended, 200, **facts)
+    return AccessRecord(flight, ended, 200, **facts)
 
 
 def result(service: Service) -> dict[str, float]:
