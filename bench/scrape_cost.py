@@ -1,87 +1,117 @@
-"""CPU of one scrape in the process that scrapes: request, page, parsing, table, shared row.
+"""CPU that a pool's engines cost the process that scrapes them, as it stands and without a request.
 
-    python -m bench.scrape_cost [--scrapes 2000] [--page FILE]
+    python -m bench.scrape_cost [--engines 64] [--seconds 10] [--page FILE]
 
-One engine in a process of its own serves the page; it is scraped again and again over one kept-alive connection.
+Engines in a process of their own serve a recorded page whose running totals move; they are scraped by the service's own
+rule, into table, ledger and shared rows. Once with requests of ours in flight everywhere, once with none.
 """
 
 import argparse
 import asyncio
+import itertools
 import multiprocessing
+import re
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import uvloop
 from aiohttp import web
 
+from picker.engines.http_fetch import HttpFetch
 from picker.engines.ledger import Ledger
-from picker.engines.metrics import parse
-from picker.engines.scrape import HttpFetch
+from picker.engines.scrape import Scraper
 from picker.engines.table import EngineTable
+from picker.engines.tick import TickSettings
 from picker.pool.view import Endpoint, Pool
+from picker.server.config_schema import Settings
 from picker.server.up.ports import free_ports
 from picker.shared.engines import EngineRows, engines_of, keep_engines
 
 PAGE = Path(__file__).parent.parent / "tests" / "engines" / "golden" / "vllm-0.32-busy.txt"
+_TOTALS = re.compile(r"^(vllm:(?:prompt|generation)_tokens_total\{.*\}) .*$", re.MULTILINE)
 
 
-def engine(port: int, page: str) -> None:
-    """Serve `page` until killed."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a pool over a while: scrapes a second, CPU in microseconds of each, and what the scraper takes that to be."""
+
+    per_s: float
+    us: float
+    guess_us: float
+
+
+async def engines(ports: list[int], page: str) -> None:
+    """Serve `page` on all ports until killed."""
+    tokens = itertools.count(100_000, 7)
 
     async def metrics(request: web.Request) -> web.Response:
-        return web.Response(text=page)
+        return web.Response(text=_TOTALS.sub(lambda line: f"{line[1]} {next(tokens)}.0", page))
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
-    web.run_app(app, host="127.0.0.1", port=port, print=None)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    for port in ports:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
 
 
-async def scrape_us(port: int, scrapes: int, folder: Path) -> float:
-    """Mean CPU microseconds of one scrape, as `Scraper` makes it but for its sleep."""
-    endpoint = Endpoint(f"127.0.0.1:{port}", metrics_address=f"127.0.0.1:{port}")
+def serve(ports: list[int], page: str) -> None:
+    uvloop.run(engines(ports, page))
+
+
+async def standing(ports: list[int], seconds: float, folder: Path, *, used: bool) -> Cost:
+    """The pool's cost once every engine was read."""
+    endpoints = [Endpoint(f"127.0.0.1:{port}", metrics_address=f"127.0.0.1:{port}") for port in ports]
     kept = keep_engines(folder, "engines")
-    table, ledger, fetch = EngineTable(), Ledger(), HttpFetch()
+    table, ledger, fetch, change = EngineTable(), Ledger(), HttpFetch(), Pool().replace(endpoints)
     rows = EngineRows(engines_of(folder, "engines", writes=True), table)
-    rows.follow(Pool().replace([endpoint]).view)
-
-    async def one() -> None:
-        started = time.monotonic()
-        sample = parse(await fetch(endpoint), endpoint.engine)
-        table.observe(0, sample, time.monotonic(), float(ledger.seen(np.array([0]))[0, 0]))
-        ledger.observe(0, sample.running or 0.0, sample.waiting or 0.0, started)
-        rows.publish(0, started)
-
-    while True:
-        try:
-            await one()
-            break
-        except OSError:
-            await asyncio.sleep(0.05)
-    start = time.process_time()
-    for _ in range(scrapes):
-        await one()
-    spent = time.process_time() - start
+    rows.follow(change.view)
+    scraper = Scraper(table, ledger, fetch, TickSettings(fast_s=Settings().scrape_interval_seconds), told=rows.publish)
+    scraper.follow(change.view)
+    if used:
+        for flight, slot in enumerate(change.view.slots.tolist()):
+            ledger.reserve(flight, slot, 100.0, 100.0, time.monotonic() + 1e6)
+    while not all(count.ok for count in scraper.counts.values()):
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(3.0)  # resting engines reach their interval
+    before, start, spent = scrapes(scraper), time.monotonic(), time.process_time()
+    await asyncio.sleep(seconds)
+    made = scrapes(scraper) - before
+    spent, took = time.process_time() - spent, time.monotonic() - start
+    cost = Cost(made / took, 1e6 * spent / made, 1e6 * scraper.cost_s)
+    await scraper.close()
     await fetch.close()
     kept.close()
-    return 1e6 * spent / scrapes
+    return cost
+
+
+def scrapes(scraper: Scraper) -> int:
+    return sum(count.ok for count in scraper.counts.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scrapes", type=int, default=2000)
+    parser.add_argument("--engines", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
-    (port,) = free_ports(1)
-    process = multiprocessing.get_context("spawn").Process(target=engine, args=(port, options.page.read_text()))
+    ports = free_ports(options.engines)
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(ports, options.page.read_text()))
     process.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="picker-") as folder:
-            cost = asyncio.run(scrape_us(port, options.scrapes, Path(folder)))
+        for used in (True, False):
+            with tempfile.TemporaryDirectory(prefix="picker-") as folder:
+                cost = uvloop.run(standing(ports, options.seconds, Path(folder), used=used))
+            print(
+                f"{options.engines} engines {'in use' if used else 'at rest'}: {cost.per_s:.0f} scrapes/s of "
+                f"{cost.us:.0f} us of CPU (taken for {cost.guess_us:.0f}), {cost.per_s * cost.us / 1e3:.1f} ms/s"
+            )
     finally:
         process.kill()
         process.join()
-    print(f"{cost:.0f} us of CPU per scrape of {options.page.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """An engine's /metrics page as numbers: bytes in, `EngineSample` out.
 
 A page of some 500 lines holds about ten that matter here, and a pool is scraped hundreds of times a second, so the
-wanted lines are found by `bytes.find` and the rest is never decoded: prometheus_client's parser costs 100 times as much
-on the whole page, and 4 times as much on the wanted lines alone.
+wanted families are found by `bytes.find` (`Families`) and the rest is never decoded: prometheus_client's parser costs
+100 times as much on the whole page, and 4 times as much on the wanted lines alone.
 
 How several series of one metric become one number (a port may serve several data-parallel engines):
 counts and block numbers are summed, usage and block size are the largest, ranks that work on the same requests
@@ -12,17 +12,13 @@ Readings that cannot be (NaN, infinite, negative, absurd) are dropped, as if the
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from picker.engines.families import Families
 from picker.pool.view import EngineKind
 
 MAX_TEXT_BYTES = 8 << 20
-MAX_SERIES = 4096
-"""Series read of one metric; the rest of a longer run is ignored."""
-MAX_LOOKALIKES = 256
-"""Lines passed over because their metric's name only begins like the wanted one."""
-MAX_LINE_BYTES = 16 << 10
 MAX_REQUESTS = 1e6
 MAX_ADAPTERS = 1024
 
@@ -146,26 +142,60 @@ def parse(text: bytes, kind: EngineKind) -> EngineSample:
     >>> parse(b'vllm:num_requests_running{engine="0"} 3\\nvllm:num_requests_running{engine="1"} 1', "vllm").running
     4.0
     """
-    if len(text) > MAX_TEXT_BYTES:
-        raise BadMetrics(f"page of {len(text)} bytes is over the limit of {MAX_TEXT_BYTES}")
-    page = b"\n" + text
-    series: dict[bytes, dict[bytes, float]] = {}
-    read: dict[str, float] = {}
-    for name, where in _PAGES[kind].items():
-        value = _number(page, where, _FIELDS[name], series)
-        if value is not None:
-            read[name] = value
-    if "kv_usage" in read:
-        read["kv_usage"] = min(read["kv_usage"], 1.0)  # some engines count a little over when full
-    if "running" not in read and "waiting" not in read:
-        raise BadMetrics(f"no count of running or waiting requests: not a page of {kind}")
-    return EngineSample(**read, lora=_lora(page) if kind == "vllm" else None)
+    return PageReader(kind).read(text)
 
 
-def _number(page: bytes, where: _Where, field: _Field, seen: dict[bytes, dict[bytes, float]]) -> float | None:
+class PageReader:
+    """The pages of one engine, one after the other: says what `parse` says, and reads only what changed."""
+
+    def __init__(self, kind: EngineKind) -> None:
+        self._kind = kind
+        self._families = Families()
+        self._names = tuple(dict.fromkeys(name for where in _PAGES[kind].values() for name in where.names))
+        if kind == "vllm":
+            self._names += (_LORA,)
+        self._groups: dict[bytes, bytes] = {}
+        self._numbers: dict[str, float | None] = {}
+        self._lora: LoraState | None = None
+        self._sample: EngineSample | None = None
+
+    def read(self, text: bytes) -> EngineSample:
+        """As `parse`."""
+        if len(text) > MAX_TEXT_BYTES:
+            raise BadMetrics(f"page of {len(text)} bytes is over the limit of {MAX_TEXT_BYTES}")
+        groups, before = self._families.turn(b"\n" + text, self._names), self._groups
+        changed = {name for name, group in groups.items() if group is not before.get(name)}
+        if changed or self._sample is None:
+            self._groups, self._sample = groups, None
+            try:
+                self._sample = self._changed(changed)
+            except BadMetrics:
+                self._families = Families()  # it was another page: the next one is searched whole
+                raise
+        return self._sample
+
+    def _changed(self, changed: set[bytes]) -> EngineSample:
+        """Raises BadMetrics."""
+        series: dict[bytes, dict[bytes, float]] = {}
+        for name, where in _PAGES[self._kind].items():
+            if not changed.isdisjoint(where.names):
+                self._numbers[name] = _number(self._groups, where, _FIELDS[name], series)
+        if _LORA in changed:
+            self._lora = _lora(self._groups[_LORA])
+        read = {name: value for name, value in self._numbers.items() if value is not None}
+        if "kv_usage" in read:
+            read["kv_usage"] = min(read["kv_usage"], 1.0)  # some engines count a little over when full
+        if "running" not in read and "waiting" not in read:
+            raise BadMetrics(f"no count of running or waiting requests: not a page of {self._kind}")
+        return EngineSample(**read, lora=self._lora)
+
+
+def _number(
+    groups: Mapping[bytes, bytes], where: _Where, field: _Field, seen: dict[bytes, dict[bytes, float]]
+) -> float | None:
     for name in where.names:
         if name not in seen:
-            seen[name] = dict(_series(page, name))
+            seen[name] = dict(_series(groups[name], name))
         values = [
             (labels, _label_number(labels, where.label) if where.label else value)
             for labels, value in seen[name].items()
@@ -188,25 +218,11 @@ def _by_engine(values: list[tuple[bytes, float]]) -> Iterable[float]:
     return engines.values()
 
 
-def _series(page: bytes, name: bytes) -> Iterator[tuple[bytes, float]]:
-    """(label text, value) of the first group of series called `name`, which starts with the newline before it.
-
-    The text format keeps all lines of one metric together, so nothing after the group is searched.
-    """
-    start = page.find(name)
-    for _ in range(MAX_LOOKALIKES):
-        if start < 0 or page[start + len(name) : start + len(name) + 1] in (b"{", b" ", b"\t"):
-            break
-        start = page.find(name, start + len(name))
-    for _ in range(MAX_SERIES):
-        if start < 0 or not page.startswith(name, start):
-            return
-        end = page.find(b"\n", start + 1, start + MAX_LINE_BYTES)
-        if end < 0 and len(page) > start + MAX_LINE_BYTES:
-            return
-        labels, _, rest = page[start + len(name) : end if end > 0 else len(page)].rpartition(b"}")
+def _series(group: bytes, name: bytes) -> Iterator[tuple[bytes, float]]:
+    """(label text, value) of each line of a group."""
+    for line in group.split(b"\n")[1:]:
+        labels, _, rest = line[len(name) - 1 :].rpartition(b"}")
         yield labels, _float(rest.split(None, 1)[0]) if rest.strip() else math.nan
-        start = end
 
 
 def _label_number(labels: bytes, name: bytes) -> float:
@@ -224,9 +240,9 @@ def _float(text: bytes) -> float:
         return math.nan
 
 
-def _lora(page: bytes) -> LoraState | None:
+def _lora(group: bytes) -> LoraState | None:
     """The newest series: its value is the time of writing, and old label sets stay on the page."""
-    newest = max(_series(page, _LORA), key=lambda s: s[1] if math.isfinite(s[1]) else -math.inf, default=None)
+    newest = max(_series(group, _LORA), key=lambda s: s[1] if math.isfinite(s[1]) else -math.inf, default=None)
     if newest is None:
         return None
     labels = dict(_LABEL.findall(newest[0]))

@@ -1,6 +1,7 @@
 """Scrape /metrics of every endpoint: one asyncio task each, so that a slow or dead engine delays nobody but itself.
 
-A failed scrape changes no column: the last good one stays and its age grows.
+A failed scrape changes no column: the last good one stays and its age grows. While nobody picks and nothing of ours is
+in flight, engines that others keep busy are looked at as seldom as resting ones.
 """
 
 import asyncio
@@ -11,21 +12,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import aiohttp
 import numpy as np
 
 from picker.engines import ledger as own
-from picker.engines.metrics import MAX_TEXT_BYTES, BadMetrics, parse
+from picker.engines.metrics import BadMetrics, PageReader
+from picker.engines.page_answer import ScrapeError
 from picker.engines.table import Columns, EngineTable
-from picker.engines.tick import Outcome, Pace, Tick, TickSettings, after, first, wait_s
+from picker.engines.tick import Cost, Outcome, Pace, Tick, TickSettings, Use, after, first, on_beat, rate_per_s, wait_s
 from picker.pool.view import Endpoint, PoolView, Slots
 
 Fetch = Callable[[Endpoint], Awaitable[bytes]]
 """Gives the bytes of an endpoint's page; raises ScrapeError, or whatever the client raises."""
 
 
-class ScrapeError(Exception):
-    """The engine answered, but not with a page that can be read."""
+UNSEEN = 3.0
+"""Times the CPU of reading a page a scrape costs: only that can be timed apart, the rest is the loop's and the kernel's
+(`python -m bench.scrape_cost`)."""
 
 
 class Counted(Protocol):
@@ -68,6 +70,7 @@ class Scraper:
         *,
         told: Callable[[int, float], None] = nobody,
         clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.counts: dict[int, ScrapeCount] = {}
@@ -78,9 +81,17 @@ class Scraper:
         self._settings = settings or TickSettings()
         self._told = told
         self._clock = clock
+        self._cpu = cpu
         self._draw = draw
-        self._pace = Pace(self._settings.scrapes_per_s)
+        self._pace, self._cost = Pace(), Cost()
+        self._slots: Slots = PoolView().slots
+        self._use, self._counted_at = Use(), -math.inf
         self._watched: dict[int, tuple[Endpoint, asyncio.Task[None]]] = {}
+
+    @property
+    def cost_s(self) -> float:
+        """What a scrape costs, in seconds of CPU, as far as we see; 0 before the first."""
+        return self._cost.each_s * UNSEEN
 
     def follow(self, view: PoolView) -> None:
         """Watch exactly these endpoints, as they are now. A slot that is no longer theirs is never written again."""
@@ -96,6 +107,7 @@ class Scraper:
                 self.counts[slot] = ScrapeCount()
                 task = asyncio.create_task(self._watch(slot, endpoint), name=f"scrape {endpoint.address}")
                 self._watched[slot] = (endpoint, task)
+        self._slots = np.array(list(self._watched), dtype=np.intp)
 
     async def close(self) -> None:
         """Stop all tasks."""
@@ -104,21 +116,28 @@ class Scraper:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, slot: int, endpoint: Endpoint) -> None:
-        settings = self._settings
+        settings, reader = self._settings, PageReader(endpoint.engine)
         tick: Tick = first(settings)
         await asyncio.sleep(self._draw() * settings.fast_s)  # endpoints that join together do not stay in step
         while True:
-            await asyncio.sleep(self._pace.delay(self._clock()))
-            outcome = await self._scrape(slot, endpoint)
-            tick = after(tick, outcome, settings, endpoints=len(self._watched))
-            await asyncio.sleep(wait_s(tick, self._draw(), settings))
+            if (delay := self._pace.delay(self._clock(), self._per_s)) > 0:
+                await asyncio.sleep(on_beat(self._clock(), delay))
+            outcome = await self._scrape(slot, endpoint, reader)
+            tick = after(tick, outcome, settings, len(self._watched), self._per_s)
+            await asyncio.sleep(on_beat(self._clock(), wait_s(tick, self._draw(), settings)))
 
-    async def _scrape(self, slot: int, endpoint: Endpoint) -> Outcome:
+    @property
+    def _per_s(self) -> float:
+        return rate_per_s(self.cost_s, len(self._watched), self._settings)
+
+    async def _scrape(self, slot: int, endpoint: Endpoint, reader: PageReader) -> Outcome:
         count = self.counts[slot]
         started_at = self._clock()
         picks, in_flight = self._own(slot)
         try:
-            sample = parse(await self._fetch(endpoint), endpoint.engine)
+            page = await self._fetch(endpoint)
+            began = self._cpu()
+            sample = reader.read(page)
         except Exception as error:
             # Whatever an engine makes the client raise is its own failure: counted, told, never the end of the task.
             count.failed += 1
@@ -135,58 +154,21 @@ class Scraper:
         if counted:
             self._ledger.observe(slot, running, waiting, started_at)
         self._told(slot, started_at if counted else -math.inf)
-        return "busy" if changed or running + waiting > 0 or self._own(slot)[1] > 0 else "quiet"
+        self._cost.add(self._cpu() - began)
+        busy = changed or running + waiting > 0 or self._own(slot)[1] > 0
+        return "busy" if busy and self._used(now) else "quiet"
+
+    def _used(self, now: float) -> bool:
+        if now - self._counted_at >= self._settings.fast_s:  # not for each scrape: it looks at the whole pool
+            picks, in_flight = self._ledger.seen(self._slots)[[own.PICKS, own.IN_FLIGHT]].sum(axis=1).tolist()
+            self._use.seen(picks, in_flight, now)
+            self._counted_at = now
+        return self._use.lately(now)
 
     def _own(self, slot: int) -> tuple[float, float]:
         """Picks ever and requests in flight, those of all workers, on a slot."""
         seen = self._ledger.seen(np.array([slot]))
         return float(seen[own.PICKS, 0]), float(seen[own.IN_FLIGHT, 0])
-
-
-class HttpFetch:
-    """GET http://address/metrics, bounded in time and size. Connections are kept alive between scrapes.
-
-    There is no bound on connections over the pool: with one, hung engines would hold the places of healthy ones. Each
-    endpoint has one request under way at most, so the pool's size is the bound. Raises ValueError on bad limits.
-    """
-
-    def __init__(self, timeout_s: float = 1.0, max_bytes: int = MAX_TEXT_BYTES) -> None:
-        if not 0 < timeout_s <= 60 or not 0 < max_bytes <= MAX_TEXT_BYTES:
-            raise ValueError(f"timeout_s must be in (0, 60] and max_bytes in (0, {MAX_TEXT_BYTES}]")
-        self._timeout_s = timeout_s
-        self._max_bytes = max_bytes
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __call__(self, endpoint: Endpoint) -> bytes:
-        """The page. Raises ScrapeError on a status other than 200, an encoded or an oversized page; client errors."""
-        url = f"http://{endpoint.metrics_address}/metrics"
-        async with self._open().get(url, allow_redirects=False) as answer:
-            if answer.status != 200:
-                raise ScrapeError(f"status {answer.status}")
-            if answer.headers.get("Content-Encoding", "identity") != "identity":
-                raise ScrapeError("encoded page, though identity was asked for")
-            page = bytearray()
-            async for chunk in answer.content.iter_any():
-                page += chunk
-                if len(page) > self._max_bytes:
-                    raise ScrapeError(f"page over the limit of {self._max_bytes} bytes")
-            return bytes(page)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:  # a session is made inside the loop that uses it
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept": "text/plain", "Accept-Encoding": "identity"},
-                auto_decompress=False,
-            )
-        return self._session
 
 
 def _said(error: Exception) -> str:

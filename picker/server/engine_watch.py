@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Callable
 
+from picker.engines.http_fetch import HttpFetch
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
-from picker.engines.scrape import Counted, HttpFetch, Scraper, nobody
+from picker.engines.scrape import Counted, Scraper, nobody
 from picker.engines.table import EngineTable
 from picker.engines.tick import TickSettings
 from picker.pool.view import PoolChange

@@ -1,18 +1,24 @@
 """What is read from an engine's /metrics page."""
 
 import contextlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picker.engines.metrics import MAX_TEXT_BYTES, BadMetrics, EngineSample, LoraState, parse
+from picker.engines.families import LOOK_AGAIN
+from picker.engines.metrics import MAX_TEXT_BYTES, BadMetrics, EngineSample, LoraState, PageReader, parse
 from picker.pool.view import EngineKind
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = get_args(EngineKind)
+GENERATED = re.compile(rb"(vllm:generation_tokens_total\{[^}]*\}) \S+")
+LAST_NUMBER = re.compile(rb"\} \d+$", re.MULTILINE)
+WAITING = re.compile(rb"(vllm:num_requests_waiting\{[^}]*\}) \S+")
 
 
 def golden(name: str) -> bytes:
@@ -137,3 +143,82 @@ class TestHostilePages:
         assert sample.running is None or 0 <= sample.running <= 1e6 * 4096
         assert sample.kv_usage is None or 0 <= sample.kv_usage <= 1
         assert sample.block_size is None or sample.block_size >= 1
+
+
+FAMILIES = (
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:num_requests_waiting_by_reason",
+    "vllm:kv_cache_usage_perc",
+    "vllm:cache_config_info",
+    "vllm:prompt_tokens_total",
+    "vllm:lora_requests_info",
+    "process_open_fds",
+    "python_gc_objects_collected_total",
+)
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> bytes:
+    """A page of some families in one order, each with up to three series and comments of any length before it."""
+    lines: list[str] = []
+    for family in FAMILIES:
+        series = draw(st.integers(0, 3))
+        if series and draw(st.booleans()):
+            lines.append("# HELP " + family + " " + "." * draw(st.sampled_from([0, 1, 9, 600])))
+        lines += [
+            f'{family}{{engine="{i}",block_size="{draw(st.integers(1, 20))}"}} {draw(st.integers(0, 12))}'
+            for i in range(series)
+        ]
+    return ("\n".join(lines) + draw(st.sampled_from(["", "\n"]))).encode()
+
+
+def read(reader: Callable[[bytes], EngineSample], page: bytes) -> EngineSample | None:
+    try:
+        return reader(page)
+    except BadMetrics:
+        return None
+
+
+class TestPagesOneAfterTheOther:
+    @settings(deadline=None)
+    @given(st.lists(pages(), min_size=2, max_size=4))
+    def test_are_soon_read_as_the_last_of_them_alone_whatever_changed(self, said: list[bytes]) -> None:
+        reader = PageReader("vllm")
+        for page in (*said, *[said[-1]] * LOOK_AGAIN):
+            last = read(reader.read, page)
+        assert last == read(lambda text: parse(text, "vllm"), said[-1])
+
+    @given(pages(), st.lists(st.lists(st.integers(0, 2000), min_size=30, max_size=30), min_size=1, max_size=4))
+    def test_with_the_same_lines_are_read_as_each_of_them_alone(self, page: bytes, said: list[list[int]]) -> None:
+        reader = PageReader("vllm")
+        for numbers in said:
+            values = iter(numbers)
+            moved = LAST_NUMBER.sub(lambda _, values=values: b"} %d" % next(values), page)
+            assert read(reader.read, moved) == read(lambda text: parse(text, "vllm"), moved)
+
+    @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 300)), min_size=2, max_size=6))
+    def test_of_a_real_engine_may_move_by_any_number_of_digits(self, said: list[tuple[int, int]]) -> None:
+        reader = PageReader("vllm")
+        for tokens, waiting in said:
+            page = GENERATED.sub(rb"\g<1> %d.0" % tokens, WAITING.sub(rb"\g<1> %d.0" % waiting, golden("vllm-0.32")))
+            sample = reader.read(page)
+            assert (sample.generation_tokens, sample.waiting) == (tokens, waiting)
+            assert sample == parse(page, "vllm")
+
+    def test_that_say_the_same_are_not_read_again(self) -> None:
+        reader, page = PageReader("vllm"), golden("vllm-0.32-busy")
+        assert reader.read(page) is reader.read(b"# a scrape later\n" + page)
+
+    def test_are_each_bad_for_themselves(self) -> None:
+        reader = PageReader("vllm")
+        for _ in range(2):
+            with pytest.raises(BadMetrics):
+                reader.read(b"nothing 1\n")
+            assert reader.read(b"vllm:num_requests_running 1\n").running == 1
+
+    def test_may_tell_of_adapters_later(self) -> None:
+        reader, page = PageReader("vllm"), golden("vllm-0.32")
+        assert reader.read(page).lora is None
+        line = b'vllm:lora_requests_info{max_lora="4",running_lora_adapters="sql",waiting_lora_adapters=""} 1.7e9\n'
+        assert reader.read(page + line).lora == LoraState(4, ("sql",), ())

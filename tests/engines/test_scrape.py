@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from aiohttp import web
 
 from picker.engines import table as column
 from picker.engines.ledger import IN_FLIGHT, Ledger
-from picker.engines.scrape import Fetch, HttpFetch, ScrapeError, Scraper
+from picker.engines.scrape import Fetch, Scraper
 from picker.engines.table import EngineTable
-from picker.engines.tick import TickSettings
+from picker.engines.tick import OVER, TickSettings
 from picker.pool.view import Endpoint, Pool
 
 FAST = TickSettings(fast_s=0.05, idle_s=0.05, failed_s=0.05)
+SLOWING = TickSettings(fast_s=0.05, idle_s=5, failed_s=5, growth=10)
 
 
 def page(running: float = 0, waiting: float = 0) -> bytes:
@@ -46,9 +46,11 @@ class Engines:
 
 
 @asynccontextmanager
-async def scraping(fetch: Fetch, *endpoints: Endpoint) -> AsyncIterator[tuple[Scraper, EngineTable, Ledger, Pool]]:
+async def scraping(
+    fetch: Fetch, *endpoints: Endpoint, settings: TickSettings = FAST
+) -> AsyncIterator[tuple[Scraper, EngineTable, Ledger, Pool]]:
     table, ledger, pool = EngineTable(capacity=1), Ledger(capacity=1), Pool()
-    scraper = Scraper(table, ledger, fetch, FAST)
+    scraper = Scraper(table, ledger, fetch, settings)
     scraper.follow(pool.replace(endpoints).view)
     try:
         yield scraper, table, ledger, pool
@@ -167,87 +169,40 @@ async def test_an_endpoint_without_metrics_is_left_alone() -> None:
         assert list(scraper.counts) == [1]
 
 
-@asynccontextmanager
-async def engine(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[Endpoint]:
-    app = web.Application()
-    app.router.add_get("/metrics", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    address = f"127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield Endpoint(address, metrics_address=address)
-    finally:
-        await runner.cleanup()
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the scraper wanted to sleep, and did not."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def at_once(delay: float) -> None:
+        waits.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr("picker.engines.scrape.asyncio.sleep", at_once)
+    return waits
 
 
-@asynccontextmanager
-async def fetching(timeout_s: float = 5.0, max_bytes: int = 10_000) -> AsyncIterator[HttpFetch]:
-    fetch = HttpFetch(timeout_s, max_bytes)
-    try:
-        yield fetch
-    finally:
-        await fetch.close()
+async def test_an_engine_that_others_keep_busy_is_looked_at_as_seldom_as_a_resting_one_while_nobody_picks(
+    slept: list[float],
+) -> None:
+    engines = Engines(**{"10.0.0.1:80": says(page(running=5))})
+    async with scraping(engines.fetch, endpoint(1), settings=SLOWING):
+        await engines.asked("10.0.0.1:80", 8)
+        assert slept[-1] > 4
 
 
-async def test_a_page_is_fetched_over_one_kept_connection() -> None:
-    peers = set()
-
-    async def metrics(request: web.Request) -> web.Response:
-        assert request.transport is not None
-        peers.add(request.transport.get_extra_info("peername"))
-        return web.Response(body=page(1))
-
-    async with engine(metrics) as target, fetching() as fetch:
-        assert [await fetch(target) for _ in range(3)] == [page(1)] * 3
-    assert len(peers) == 1
+async def test_it_is_looked_at_often_as_long_as_something_of_ours_is_in_flight(slept: list[float]) -> None:
+    engines = Engines(**{"10.0.0.1:80": says(page(running=5))})
+    async with scraping(engines.fetch, endpoint(1), settings=SLOWING) as (_, _, ledger, _):
+        ledger.reserve(1, 0, 10, 10, now=1e9)
+        await engines.asked("10.0.0.1:80", 8)
+        assert max(slept) < 0.2
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (lambda: web.Response(status=503), "status 503"),
-        (lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"}), "status 302"),
-        (lambda: web.Response(body=b"x" * 10_001), "over the limit of 10000 bytes"),
-        (lambda: web.Response(body=b"x", headers={"Content-Encoding": "gzip"}), "encoded"),
-    ],
-)
-async def test_an_answer_that_is_no_page_is_an_error(answer: Callable[[], web.Response], reason: str) -> None:
-    async def metrics(request: web.Request) -> web.Response:
-        return answer()
-
-    async with engine(metrics) as target, fetching() as fetch:
-        with pytest.raises(ScrapeError, match=reason):
-            await fetch(target)
-
-
-async def test_a_page_without_end_is_cut_off_at_the_limit() -> None:
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        while True:
-            await answer.write(b"x" * 1000)
-
-    async with engine(metrics) as target, fetching() as fetch:
-        with pytest.raises(ScrapeError, match="over the limit"):
-            await fetch(target)
-
-
-async def test_an_engine_that_drips_is_cut_off_in_time() -> None:
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        while True:
-            await answer.write(b"x")
-            await asyncio.sleep(0.01)
-
-    async with engine(metrics) as target, fetching(timeout_s=0.1) as fetch:
-        with pytest.raises(TimeoutError):
-            await fetch(target)
-
-
-@pytest.mark.parametrize(("timeout_s", "max_bytes"), [(0.0, 1), (float("nan"), 1), (1.0, 0), (1.0, 1 << 40)])
-def test_limits_out_of_range_are_refused(timeout_s: float, max_bytes: int) -> None:
-    with pytest.raises(ValueError, match="must be in"):
-        HttpFetch(timeout_s, max_bytes)
+async def test_what_a_scrape_costs_is_told_once_enough_were_made(slept: list[float]) -> None:
+    engines = Engines(**{"10.0.0.1:80": says(page(1))})
+    async with scraping(engines.fetch, endpoint(1)) as (scraper, _, _, _):
+        assert scraper.cost_s == 0
+        await engines.asked("10.0.0.1:80", OVER + 1)
+        assert 0 < scraper.cost_s < 1

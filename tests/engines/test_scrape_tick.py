@@ -4,7 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picker.engines.tick import FLOOR_S, Outcome, Pace, Tick, TickSettings, after, first, wait_s
+from picker.engines.tick import (
+    BEAT_S,
+    FLOOR_S,
+    OVER,
+    UNUSED_S,
+    Cost,
+    Outcome,
+    Pace,
+    Tick,
+    TickSettings,
+    Use,
+    after,
+    first,
+    on_beat,
+    rate_per_s,
+    wait_s,
+)
 
 SETTINGS = TickSettings(fast_s=0.1, idle_s=1.5, failed_s=5.0, growth=1.5)
 
@@ -69,6 +85,8 @@ def test_jitter_moves_the_wait_to_either_side_but_never_below_the_floor() -> Non
         {"growth": 1.0},
         {"jitter": 0.9},
         {"scrapes_per_s": 0.0},
+        {"cpu_share": 0.0},
+        {"cpu_share": float("nan")},
         {"fast_s": float("nan")},
     ],
 )
@@ -78,20 +96,81 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_within_the_budget_nobody_waits() -> None:
-    pace = Pace(per_s=10)
-    assert [pace.delay(now) for now in (0.0, 0.1, 0.25)] == [0.0, 0.0, 0.0]
+    pace = Pace()
+    assert [pace.delay(now, per_s=10) for now in (0.0, 0.1, 0.25)] == [0.0, 0.0, 0.0]
 
 
 def test_a_thousand_endpoints_at_once_are_spread_over_the_budget() -> None:
-    pace = Pace(per_s=500)
-    assert max(pace.delay(0.0) for _ in range(1000)) == pytest.approx(999 / 500)
+    pace = Pace()
+    assert max(pace.delay(0.0, per_s=500) for _ in range(1000)) == pytest.approx(999 / 500)
 
 
 @given(st.lists(st.floats(0, 0.05), min_size=2, max_size=200))
 def test_no_second_holds_more_than_the_budget(gaps: list[float]) -> None:
-    pace, now, starts = Pace(per_s=20), 0.0, []
+    pace, now, starts = Pace(), 0.0, []
     for gap in gaps:
         now += gap
-        starts.append(now + pace.delay(now))
+        starts.append(now + pace.delay(now, per_s=20))
     for i, start in enumerate(starts):
         assert sum(start <= other < start + 1.0 - 1e-6 for other in starts[i:]) <= 20
+
+
+COSTS_S = st.floats(0, 0.1)
+SIZES = st.integers(1, 20_000)
+
+
+@given(COSTS_S, SIZES)
+def test_scrapes_take_their_share_of_a_core_and_no_more(cost_s: float, endpoints: int) -> None:
+    rate = rate_per_s(cost_s, endpoints, SETTINGS)
+    needed = 2 * endpoints / SETTINGS.idle_s
+    assert rate * cost_s <= SETTINGS.cpu_share * (1 + 1e-9) or rate <= needed
+
+
+@given(COSTS_S, SIZES)
+def test_however_dear_they_are_resting_engines_are_looked_at_at_their_interval_within_the_most_scrapes(
+    cost_s: float, endpoints: int
+) -> None:
+    rate = rate_per_s(cost_s, endpoints, SETTINGS)
+    assert min(SETTINGS.scrapes_per_s, 2 * endpoints / SETTINGS.idle_s) <= rate <= SETTINGS.scrapes_per_s
+    tick = first(SETTINGS)
+    for _ in range(40):
+        tick = after(tick, "quiet", SETTINGS, endpoints, rate)
+    assert tick.interval_s == pytest.approx(max(SETTINGS.idle_s, 2 * endpoints / rate))
+
+
+def test_unknown_costs_are_taken_for_none() -> None:
+    assert rate_per_s(0.0, 4, SETTINGS) == SETTINGS.scrapes_per_s
+
+
+@given(st.floats(0, 1e7), st.floats(FLOOR_S, 5.0))
+def test_a_wait_ends_on_a_beat_that_is_near(now: float, wait: float) -> None:
+    beats = (now + on_beat(now, wait)) / BEAT_S
+    assert beats == pytest.approx(round(beats), abs=1e-3)
+    assert 0 < on_beat(now, wait) <= wait + BEAT_S / 2 + 1e-6
+    assert on_beat(now, wait) >= wait - BEAT_S / 2 - 1e-6
+
+
+def test_what_a_scrape_costs_is_the_median_so_that_one_that_was_slow_changes_nothing() -> None:
+    cost = Cost()
+    for spent in [1.0] + [0.002] * (OVER - 2):
+        cost.add(spent)
+    assert cost.each_s == 0
+    cost.add(0.001)
+    assert cost.each_s == 0.002
+
+
+def test_a_pool_is_in_use_while_picks_come_and_a_second_longer() -> None:
+    use = Use()
+    use.seen(picks=0, in_flight=0, now=10.0)
+    assert not use.lately(10.0)
+    use.seen(picks=3, in_flight=0, now=11.0)
+    use.seen(picks=3, in_flight=0, now=11.5)
+    assert use.lately(11.0 + UNUSED_S)
+    assert not use.lately(11.1 + UNUSED_S)
+
+
+def test_a_pool_is_in_use_while_an_answer_runs() -> None:
+    use = Use()
+    use.seen(picks=1, in_flight=1, now=0.0)
+    use.seen(picks=1, in_flight=1, now=60.0)
+    assert use.lately(60.5)

@@ -6,10 +6,11 @@ from pathlib import Path
 from prometheus_client.core import Metric
 from test_decisions_watched import make_router
 
+from picker.engines.http_fetch import HttpFetch
 from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
 from picker.engines.ledger import Ledger
-from picker.engines.scrape import HttpFetch, Scraper
+from picker.engines.scrape import Scraper
 from picker.engines.table import EngineTable
 from picker.pool.kube.scope import KubeScope
 from picker.server.health import ALWAYS_SERVING, READY_NAMES
