@@ -1,16 +1,14 @@
 """One snapshot of the pool for one pick: numpy columns, one row per candidate endpoint."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 Column = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What a policy may know of N endpoints. Every column has shape (N,).
+class Rows(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What a policy may know of N endpoints. Every column has shape (N,). A struct, since one is made for each pick.
 
     Own accounting (exact, instant) and scraped signals (aged) are merged already in `batch` and `queued_tokens`;
     the raw scraped values stay beside them for policies that are defined on those.
@@ -56,4 +54,4 @@ class Rows:
 
     def take(self, positions: NDArray[np.intp]) -> "Rows":
         """These rows alone, in this order."""
-        return Rows(**{name: getattr(self, name)[positions] for name in self.__slots__})
+        return Rows(**{name: getattr(self, name)[positions] for name in self.__struct_fields__})

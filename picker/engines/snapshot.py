@@ -2,12 +2,25 @@
 
 import numpy as np
 
-from picker.engines import ledger as own
-from picker.engines import table as scraped
-from picker.engines.ledger import Ledger
+from picker.engines.kernels import bare
+from picker.engines.ledger import HEAD_SINCE, IN_FLIGHT, Ledger
 from picker.engines.rows import Column, Rows
-from picker.engines.table import FOREIGN_HALF_LIFE_S, EngineTable
+from picker.engines.table import (
+    BLOCK_SIZE,
+    FOREIGN,
+    FOREIGN_HALF_LIFE_S,
+    HARDWARE,
+    KV_USAGE,
+    NUM_BLOCKS,
+    RUNNING,
+    SCRAPED_AT,
+    WAITING,
+    Columns,
+    EngineTable,
+)
 from picker.pool.view import Slots
+
+_BATCH, _NEW, _AGE, _HEAD, _CACHE, _RUNNING, _WAITING, _USAGE, _MERGED = range(9)
 
 
 def snapshot(
@@ -19,30 +32,65 @@ def snapshot(
     last good scrape.
     New tokens are the prompt less the hit, but an engine never reuses the last token: at most the full blocks of the
     first n-1 tokens count as hit (facts measured on vLLM; LMetric's P, arXiv 2603.15202).
+    Raises IndexError for a slot that either table has no room for.
     """
-    seen = table.columns.take(slots, axis=1)
     ours = ledger.seen(slots)
-    age = now - seen[scraped.SCRAPED_AT]
-    others = seen[scraped.FOREIGN] * np.exp2(age * (-1.0 / FOREIGN_HALF_LIFE_S))
-    prompt = max(prompt_tokens, 1.0)
-    block = seen[scraped.BLOCK_SIZE]
-    reusable = np.floor((prompt - 1.0) / block) * block
+    merged, hardware = np.empty((_MERGED, len(slots))), np.empty(len(slots), np.intp)
+    _merge(table.columns, ours, slots, hit_tokens, max(prompt_tokens, 1.0), now, merged, hardware)
+    batch, new_tokens, age_s, head_s, kv_tokens, running, waiting, kv_usage = merged
+    in_flight, prefilling, queued_tokens, decode_tokens, _, _, queued_work, queued_prompts, _ = ours
     return Rows(
         slots=slots,
-        batch=ours[own.IN_FLIGHT] + others,
-        queued_tokens=ours[own.QUEUED_TOKENS],
+        batch=batch,
+        queued_tokens=queued_tokens,
         hit_tokens=hit_tokens,
-        new_tokens=prompt - np.minimum(hit_tokens, reusable),
-        running=seen[scraped.RUNNING],
-        waiting=seen[scraped.WAITING],
-        kv_usage=seen[scraped.KV_USAGE],
-        in_flight=ours[own.IN_FLIGHT],
-        decode_tokens=ours[own.DECODE_TOKENS],
-        age_s=age,
-        prefilling=ours[own.PREFILLING],
-        queued_work=ours[own.QUEUED_WORK],
-        queued_prompts=ours[own.QUEUED_PROMPTS],
-        head_s=np.maximum(0.0, now - ours[own.HEAD_SINCE]),
-        hardware=seen[scraped.HARDWARE].astype(np.intp),
-        kv_tokens=seen[scraped.NUM_BLOCKS] * block,
+        new_tokens=new_tokens,
+        running=running,
+        waiting=waiting,
+        kv_usage=kv_usage,
+        in_flight=in_flight,
+        decode_tokens=decode_tokens,
+        age_s=age_s,
+        prefilling=prefilling,
+        queued_work=queued_work,
+        queued_prompts=queued_prompts,
+        head_s=head_s,
+        hardware=hardware,
+        kv_tokens=kv_tokens,
     )
+
+
+@bare
+def _merge(
+    table: Columns,
+    ours: Columns,
+    slots: Slots,
+    hit_tokens: Column,
+    prompt: float,
+    now: float,
+    merged: Columns,
+    hardware: Slots,
+) -> None:
+    """`table`: (columns, capacity), of any slots; `ours`, (9, N), and all else of these."""
+    for i in range(len(slots)):
+        slot = slots[i]
+        if not 0 <= slot < table.shape[1]:
+            raise IndexError("a slot that there is no room for")
+        age, foreign = now - table[SCRAPED_AT, slot], table[FOREIGN, slot]
+        others = foreign * 2.0 ** (-age / FOREIGN_HALF_LIFE_S) if foreign > 0 else 0.0
+        block = table[BLOCK_SIZE, slot]
+        merged[_BATCH, i] = ours[IN_FLIGHT, i] + others
+        merged[_NEW, i] = prompt - min(hit_tokens[i], np.floor((prompt - 1.0) / block) * block)
+        merged[_AGE, i] = age
+        merged[_HEAD, i] = max(0.0, now - ours[HEAD_SINCE, i])
+        merged[_CACHE, i] = table[NUM_BLOCKS, slot] * block
+        merged[_RUNNING, i] = table[RUNNING, slot]
+        merged[_WAITING, i] = table[WAITING, slot]
+        merged[_USAGE, i] = table[KV_USAGE, slot]
+        hardware[i] = np.intp(table[HARDWARE, slot])
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    first = np.zeros(1, np.intp)
+    snapshot(EngineTable(1), Ledger(1), first, np.zeros(1), 1.0, 0.0)

@@ -1,9 +1,9 @@
 """A calibrated guess of log TTFT that a model has to beat: linear least squares, row by row, that forgets.
 
-Kept as A = sum of x xT and b = sum of x y, both fading with each row, and a small ridge that does not fade: numbers
-that stop varying blow nothing up. River's LinearRegression is not used: on made-up rows of this kind it erred by .74
-(log, rows 100 to 1,000) where this errs by .50, and by 1e12 at a learning rate of .05; on scaled numbers it erred by
-.51, but by 2.2 over the first hundred rows, where this errs by .62.
+Kept as A = sum of x xT and b = sum of x y, both fading with each row; where they are solved, a small ridge is added to
+A: numbers that stop varying blow nothing up. River's LinearRegression is not used: on made-up rows of this kind it
+erred by .74 (log, rows 100 to 1,000) where this errs by .50, and by 1e12 at a learning rate of .05; on scaled numbers
+it erred by .51, but by 2.2 over the first hundred rows, where this errs by .62.
 
 Which covariates depends on the question. `at_pick` knows the endpoint that was picked: as much as the rule sees of it,
 to judge predictions by. `before_pick` knows nothing of the choice: to compare who chose. Were it told of the endpoint,
@@ -12,9 +12,9 @@ it would forgive a bad choice by expecting its outcome.
 
 import math
 from collections.abc import Sequence
+from operator import mul
 
 import numpy as np
-from numpy.typing import NDArray
 
 from picker.engines.rows import Rows
 
@@ -32,25 +32,27 @@ class Baseline:
             raise ValueError("size must be at least 1 and memory_rows above 1")
         self._keep = 1.0 - 1.0 / memory_rows
         self._ridge = _RIDGE * np.eye(size)
-        self._squares, self._products = self._ridge.copy(), np.zeros(size)
-        self._coefficients: NDArray[np.float64] = np.zeros(size)
+        self._squares, self._products = np.zeros((size, size)), np.zeros(size)
+        self._coefficients: list[float] = [0.0] * size
         self._rows = 0
         self._solve_at = 1
 
     def predict(self, covariates: Sequence[float]) -> float:
         """Log TTFT, ms; 0 before the first row."""
         if self._rows >= self._solve_at:
-            self._coefficients = np.asarray(np.linalg.solve(self._squares, self._products), np.float64)
+            self._coefficients = np.linalg.solve(self._squares + self._ridge, self._products).tolist()
             # Few more rows change little where there are many.
             self._solve_at = self._rows + 1 + min(self._rows // 20, 20)
-        return float(self._coefficients @ np.asarray(covariates))
+        return math.fsum(map(mul, self._coefficients, covariates))
 
     def learn(self, covariates: Sequence[float], log_ttft: float) -> None:
         """A finished request. Rows with a number that is not finite are left out."""
-        x = np.asarray(covariates, np.float64)
-        if math.isfinite(log_ttft) and np.isfinite(x).all():
-            self._squares = self._keep * self._squares + np.outer(x, x) + (1.0 - self._keep) * self._ridge
-            self._products = self._keep * self._products + x * log_ttft
+        if math.isfinite(log_ttft + sum(covariates)):
+            x = np.array(covariates)
+            self._squares *= self._keep
+            self._squares += x[:, None] * x
+            self._products *= self._keep
+            self._products += x * log_ttft
             self._rows += 1
 
 
@@ -64,7 +66,7 @@ def before_pick(prompt_tokens: float, rows: Rows) -> tuple[float, float, float, 
     return (
         1.0,
         math.log1p(max(prompt_tokens, 0.0)),
-        math.log1p(float(rows.new_tokens.min())),
-        math.log1p(float(rows.batch.mean())),
-        math.log1p(float(rows.queued_tokens.mean())),
+        math.log1p(float(np.minimum.reduce(rows.new_tokens))),
+        math.log1p(float(np.add.reduce(rows.batch)) / len(rows)),
+        math.log1p(float(np.add.reduce(rows.queued_tokens)) / len(rows)),
     )

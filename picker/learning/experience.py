@@ -1,5 +1,8 @@
 """One finished pick as a row of numbers: what was known at the pick, and what came of it."""
 
+import math
+from struct import Struct
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,10 +30,25 @@ EXPERIENCE = np.dtype(
 Experience = NDArray[np.void]
 """Shape (rows,), dtype EXPERIENCE, in order of their ends."""
 
+_FIXED = Struct("=dIBB5f")
+"""The fields before the three that are arrays, packed as the row has them."""
+
 BY_RULE, BY_MODEL = 0, 1
 
 LONGEST_MS = 600_000.0
 """A first token later than this, or a token slower than a tenth of it, teaches nothing."""
+
+
+def row_of(
+    at_s: float, endpoint: int, hardware: int, by: int, propensity: float, head_ms: float, *numbers: NDArray[np.float32]
+) -> Experience:
+    """One pick, shape (1,), nothing of whose outcome is known; `numbers` are its terms of TTFT and TPOT and its
+    features. A tenth of what naming the fields one by one takes.
+
+    Raises struct.error for a number beyond its field, ValueError for another count of `numbers`.
+    """
+    fixed = _FIXED.pack(at_s, endpoint, hardware, by, propensity, 0.0, math.nan, 0.0, head_ms)
+    return np.frombuffer(bytearray(fixed + b"".join([part.tobytes() for part in numbers])), EXPERIENCE)
 
 
 def sane(rows: Experience) -> NDArray[np.bool_]:

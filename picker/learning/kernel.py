@@ -279,6 +279,7 @@ def warm() -> None:
     nobody = Places(Pressure(1).columns, np.zeros((2, 1), np.float32), zero, Reuse().chances)
     request = Stakes(prompt_tokens=1.0, output_tokens=1.0, decode_weight=0.0, congestion=0.0)
     first = zero.astype(np.intp)
-    columns = {name: zero for name in Rows.__slots__ if name not in ("slots", "hardware")}
+    columns = {name: zero for name in Rows.__struct_fields__ if name not in ("slots", "hardware")}
     judge_rows(nothing, Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
     propensities(zero, zero, 0.0, 0.0, 0.0)
+    reuse.warm()

@@ -19,7 +19,7 @@ from picker.learning.baseline import AT_PICK, BEFORE_PICK, Baseline, at_pick, be
 from picker.learning.correction import Corrections
 from picker.learning.decision import Judgement, Stakes, judge
 from picker.learning.drift import Drift
-from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, sane
+from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, row_of, sane
 from picker.learning.exploration import bonus
 from picker.learning.features import features
 from picker.learning.guard import Guard, Outcome
@@ -55,6 +55,7 @@ class _Pending:
     """A pick on its way: its row of experience so far, and what was expected of it."""
 
     slot: int
+    by: int
     row: Experience
     log_ttft: float
     log_tpot: float
@@ -159,13 +160,20 @@ class Learner:
         if len(self._pending) >= MAX_PENDING:
             return
         told, slot = prediction.of(row), int(rows.slots[row])
-        kept = np.zeros(1, EXPERIENCE)
-        kept["at_s"], kept["by"], kept["propensity"] = now, by, propensity
-        kept["endpoint"], kept["hardware"] = self._number(slot), rows.hardware[row]
-        kept["head_ms"], kept["tpot_ms"] = told.head_ms, math.nan
-        kept["ttft_terms"], kept["tpot_terms"], kept["features"] = told.ttft_terms, told.tpot_terms, told.trees
+        kept = row_of(
+            now,
+            self._number(slot),
+            int(rows.hardware[row]),
+            by,
+            propensity,
+            told.head_ms,
+            told.ttft_terms,
+            told.tpot_terms,
+            told.trees,
+        )
         self._pending[flight] = _Pending(
             slot,
+            by,
             kept,
             told.log_ttft,
             told.log_tpot,
@@ -185,7 +193,6 @@ class Learner:
         pending.told = True
         log_ttft = math.log(ttft_s * 1e3)
         residual = log_ttft - pending.log_ttft
-        by = int(pending.row["by"][0])
         if pending.slot >= 0:
             self.corrections.observe(pending.slot, residual, math.nan, now)
             self._slots[_SEEN, pending.slot] += 1
@@ -201,7 +208,7 @@ class Learner:
         if math.isfinite(predicted):
             self.spread = math.sqrt(self.spread**2 + 0.01 * (min(abs(log_ttft - predicted), 3.0) ** 2 - self.spread**2))
         expected = self._baseline.predict(pending.at_pick), self._before.predict(pending.before_pick)
-        self.guard.observe(Outcome(by, log_ttft, predicted, *expected, pending.weight), now)
+        self.guard.observe(Outcome(pending.by, log_ttft, predicted, *expected, pending.weight), now)
         self._baseline.learn(pending.at_pick, log_ttft)
         self._before.learn(pending.before_pick, log_ttft)
 

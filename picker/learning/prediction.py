@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from picker.engines.rows import Column
 from picker.learning.decision import CORRECTION, STEP_CORRECTION, TPOT, TTFT, Judgement
 from picker.learning.features import Features, Matrix
@@ -18,9 +20,9 @@ class Foreseen:
     nothing was."""
 
     head_ms: float
-    ttft_terms: Vector | Float
-    tpot_terms: Vector | Float
-    trees: Vector | Float
+    ttft_terms: Float
+    tpot_terms: Float
+    trees: Float
     log_ttft: float
     log_tpot: float
     correction: float
@@ -51,9 +53,9 @@ class Prediction:
         known, said = self.known, self.said
         return Foreseen(
             float(known.head_ms[row]),
-            known.ttft_terms[:, row],
-            known.tpot_terms[:, row],
-            known.trees[:, row],
+            known.ttft_terms[:, row].astype(np.float32),
+            known.tpot_terms[:, row].astype(np.float32),
+            known.trees[:, row].astype(np.float32),
             math.nan if said is None else float(said.log_ttft[row]),
             math.nan if said is None else float(said.log_tpot[row]),
             float(self.correction[0, row]),
@@ -72,15 +74,15 @@ class Compiled:
     def of(self, row: int) -> Foreseen:
         block, lane = divmod(row, self.known.shape[2])
         known = self.known[block, :, lane]
-        correction = float(self.columns[CORRECTION, row])
+        column = self.columns[:, row].tolist()
         return Foreseen(
             float(known[HEAD_AT]),
             known[TTFT_AT:TPOT_AT],
             known[TPOT_AT:HEAD_AT],
             known[:TREES],
-            math.log(self.columns[TTFT, row]) - correction,
-            math.log(self.columns[TPOT, row]) - float(self.columns[STEP_CORRECTION, row]),
-            correction,
+            math.log(column[TTFT]) - column[CORRECTION],
+            math.log(column[TPOT]) - column[STEP_CORRECTION],
+            column[CORRECTION],
         )
 
 

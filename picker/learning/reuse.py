@@ -9,10 +9,13 @@ the times between are ages at reuse. With U uses watched and R(a) of them reused
 is the share of blocks untouched for a that are asked for again. Uses are forgotten exponentially, by count.
 """
 
+import math
+from bisect import bisect_left
 from collections import OrderedDict
 
 import numpy as np
 
+from picker.engines.kernels import bare
 from picker.engines.rows import Column
 from picker.requests.request import Chain
 
@@ -24,6 +27,7 @@ FORGET_USES = 20_000
 LONGEST_S = 3600.0
 EDGES = np.geomspace(0.5, LONGEST_S, 40)
 """Seconds."""
+_EDGES = EDGES.tolist()
 
 
 class Reuse:
@@ -41,21 +45,36 @@ class Reuse:
         sampled = chain[chain % SAMPLED == 0].tolist()
         if not sampled:
             return
-        keep = np.exp(-len(sampled) / FORGET_USES)
+        keep = math.exp(-len(sampled) / FORGET_USES)
         self._reused *= keep
         self._uses = self._uses * keep + len(sampled)
         for block in sampled:
             before = self._last.pop(block, None)
             self._last[block] = now
             if before is not None:
-                self._reused[np.searchsorted(EDGES, now - before)] += 1.0
+                self._reused[bisect_left(_EDGES, now - before)] += 1.0
         while len(self._last) > MOST_BLOCKS:
             self._last.popitem(last=False)
-        later = np.cumsum(self._reused[::-1])[::-1]
-        earlier = later[0] - later
-        self.chances = later / np.maximum(self._uses - earlier, 1.0)
+        self.chances = np.empty(len(EDGES) + 1)
+        _chances(self._reused, self._uses, self.chances)
 
     def chance(self, age_s: Column) -> Column:
         """Chance of a block that nobody has asked for in so many seconds to be asked for again, shape of `age_s`."""
         found: Column = np.minimum(1.0, self.chances[np.searchsorted(EDGES, age_s)])
         return found
+
+
+@bare
+def _chances(reused: Column, uses: float, chances: Column) -> None:
+    """By age, from reuses at each age and uses watched."""
+    later = 0.0
+    for age in range(len(reused) - 1, -1, -1):
+        later += reused[age]
+        chances[age] = later
+    for age in range(len(reused)):
+        chances[age] /= max(uses - (later - chances[age]), 1.0)
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    _chances(np.zeros(1), 0.0, np.zeros(1))

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.kernels import bare
 from picker.engines.rows import Column, Rows
 from picker.requests.request import Request
 
@@ -60,7 +61,7 @@ class HotPrefixes:
         if record is None or not record.dropped or now - self._picks[-1][0] > self._window_s:
             return None
         hot: Mask = rows.hit_tokens >= depth_tokens
-        return hot if self._alarmed(record, hot) else None
+        return hot if self._alarmed(record, int(np.count_nonzero(hot)), len(hot)) else None
 
     def picked(self, request: Request, rows: Rows, cost: Column, now: float) -> None:
         """A request was placed; `cost`, shape (N,), is what every endpoint would have cost it, nothing dropped."""
@@ -69,18 +70,16 @@ class HotPrefixes:
         if key is None:
             return
         record = self._classes[key]
-        hot: Mask = rows.hit_tokens >= depth_tokens
-        if not self._alarmed(record, hot):
+        holders, wins = _held(rows.hit_tokens, depth_tokens, cost, rows.batch)
+        if not self._alarmed(record, holders, len(rows)):
             record.streak, record.dropped = 0, False
             return
-        wins = bool(hot[cost == cost.min()].all()) and _busier(rows.batch, hot)
         record.streak = record.streak + 1 if wins else 0
-        if record.streak >= 2 * np.count_nonzero(hot):
+        if record.streak >= 2 * holders:
             record.dropped = True
 
-    def _alarmed(self, record: _Class, hot: Mask) -> bool:
-        total, n = len(self._picks), len(hot)
-        holders = int(np.count_nonzero(hot))
+    def _alarmed(self, record: _Class, holders: int, n: int) -> bool:
+        total = len(self._picks)
         if total < min(_PICKS_PER_ENDPOINT * n, MAX_PICKS) or not holders:
             return False
         # x / (1 - x) > |M| / |M'|, multiplied out.
@@ -103,16 +102,32 @@ class HotPrefixes:
                     del self._classes[old]
 
 
-def _busier(batch: Column, hot: Mask) -> bool:
-    """Holders have the larger mean batch; both sides have members."""
-    holders = int(np.count_nonzero(hot))
-    inside = float(batch @ hot)
-    return inside / holders > (float(batch.sum()) - inside) / (len(hot) - holders)
+@bare
+def _held(hit_tokens: Column, depth_tokens: float, cost: Column, batch: Column) -> tuple[int, bool]:
+    """How many endpoints hold the prefix; and whether they alone cost least while their mean batch is the larger."""
+    holders, inside, outside, least, alone = 0, 0.0, 0.0, np.inf, True
+    for i in range(len(cost)):
+        hot = hit_tokens[i] >= depth_tokens
+        if hot:
+            holders, inside = holders + 1, inside + batch[i]
+        else:
+            outside += batch[i]
+        if cost[i] < least:
+            least, alone = cost[i], hot
+        elif cost[i] == least:
+            alone = alone and hot
+    others = len(cost) - holders
+    return holders, alone and holders > 0 and others > 0 and inside / holders > outside / others
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    _held(np.zeros(1), 0.0, np.zeros(1), np.zeros(1))
 
 
 def _class_of(request: Request, rows: Rows) -> tuple[int | None, float]:
     """The class key and its depth in tokens; None for a request without a long hit anywhere."""
-    best = float(rows.hit_tokens.max(initial=0.0))
+    best = float(np.maximum.reduce(rows.hit_tokens, initial=0.0))
     blocks = min(int(best / request.block_tokens + 0.5), len(request.chain))
     if not blocks or best <= _HIGH_HIT * request.prompt_tokens:
         return None, 0.0

@@ -1,13 +1,10 @@
 """From costs to an ordered list of endpoints."""
 
-import math
-
 import numpy as np
+from numpy.typing import NDArray
 
+from picker.engines.kernels import bare
 from picker.engines.rows import Column
-
-SPARE = 5
-"""Candidates sorted beyond those asked for, so that a tie at the end of the list is seen."""
 
 
 def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int], float]:
@@ -19,15 +16,45 @@ def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int
     >>> sorted(order[:2]), order[2], propensity
     ([1, 2], 0, 0.5)
     """
-    few = count + SPARE
-    rows = np.argpartition(cost, few - 1)[:few] if few < len(cost) else np.arange(len(cost))
-    drawn = sorted(zip(cost[rows].tolist(), rng.random(len(rows)).tolist(), rows.tolist(), strict=True))
-    if few < len(cost) and drawn[count - 1][0] == drawn[-1][0]:
-        # The tie may go on beyond the few: all of it takes part in the draw.
-        rows = np.flatnonzero(cost <= drawn[-1][0])
-        drawn = sorted(zip(cost[rows].tolist(), rng.random(len(rows)).tolist(), rows.tolist(), strict=True))
-    best = drawn[0][0]
-    if not best < math.inf:
-        return [], 0.0
-    ties = sum(value == best for value, _, _ in drawn)
-    return [row for value, _, row in drawn[:count] if value < math.inf], 1.0 / ties
+    order = np.empty(count, np.intp)
+    found, ties = _choose(cost, order, rng.random())
+    return order[:found].tolist(), 1.0 / ties if found else 0.0
+
+
+@bare
+def _choose(cost: Column, order: NDArray[np.intp], drawn: float) -> tuple[int, int]:
+    """Fill `order`; how many there are, and among how many equal ones the first was drawn. `drawn`, in [0, 1), serves
+    for every place: what is left of it after a draw among m is as uniform as it was, with log2(m) bits less."""
+    first_ties = 0
+    for place in range(len(order)):
+        least, ties = np.inf, 0
+        for row in range(len(cost)):
+            if cost[row] <= least and cost[row] < np.inf and not _taken(order, place, row):
+                ties = ties + 1 if cost[row] == least else 1
+                least = cost[row]
+        if not ties:
+            return place, first_ties
+        if not place:
+            first_ties = ties
+        which = int(drawn * ties)
+        drawn = drawn * ties - which
+        for row in range(len(cost)):
+            if cost[row] == least and not _taken(order, place, row):
+                if not which:
+                    order[place] = row
+                    break
+                which -= 1
+    return len(order), first_ties
+
+
+@bare
+def _taken(order: NDArray[np.intp], places: int, row: int) -> bool:
+    taken = False
+    for place in range(places):
+        taken |= order[place] == row
+    return taken
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    _choose(np.zeros(1), np.zeros(2, np.intp), 0.0)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
+from picker.engines import snapshot
 from picker.engines import table as scraped
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.ledger import Ledger
 from picker.engines.table import EngineTable
+from picker.policies import hot_prefix
 from picker.policies.learned import Learned
 from picker.policies.policy import Plans, innermost
 from picker.policies.registry import REGISTRY
@@ -25,6 +27,7 @@ from picker.pool.default_engine import with_engine
 from picker.pool.directory import Directory
 from picker.pool.view import Endpoint, PoolView
 from picker.requests.reader import Reader, ReaderSettings
+from picker.routing import choice
 from picker.routing.hits import PrefixHits
 from picker.routing.router import Router, RouterSettings
 from picker.server.admin import Source
@@ -141,6 +144,8 @@ class ServedPool:
         if self._watch is not None:
             self._watch.warm()
         self.picks.warm()
+        for part in (snapshot, hot_prefix, choice):
+            part.warm()
         if self.learning is not None:
             self.learning.restore()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from toy_model import toy_model
 
 from picker.engines.rows import Rows
@@ -150,8 +151,8 @@ def test_machine_code_says_what_numpy_says(
 def test_every_class_of_hardware_has_its_own_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
     made = learner(model(3, trees=True), 256)
     stakes = Stakes(3000.0, 150.0, 0.3, 2.5)
-    rows = replace(pool(128, 3), hardware=np.arange(128) % MAX_HARDWARE)
-    alike = {f.name: np.full(128, getattr(rows, f.name)[0]) for f in fields(rows)}
+    rows = structs.replace(pool(128, 3), hardware=np.arange(128) % MAX_HARDWARE)
+    alike = {f.name: np.full(128, getattr(rows, f.name)[0]) for f in structs.fields(rows)}
     quick, plain = both(made, Rows(**alike | {"hardware": rows.hardware}), stakes, monkeypatch)
 
     assert_same(quick, plain, row=9)
@@ -176,9 +177,11 @@ def test_a_pool_mostly_beyond_what_was_trained_on_is_unknown_ground(
 @pytest.mark.parametrize("absurd", [math.nan, math.inf])
 def test_numbers_that_are_none_are_unknown_ground(absurd: float, monkeypatch: pytest.MonkeyPatch) -> None:
     made = learner(model(3, trees=True), 64)
-    rows = replace(pool(5, 3), decode_tokens=np.array([1.0, 2.0, absurd, 3.0, 4.0]))
+    rows = structs.replace(pool(5, 3), decode_tokens=np.array([1.0, 2.0, absurd, 3.0, 4.0]))
     with np.errstate(invalid="ignore"):
-        quick, plain = both(made, replace(rows, slots=np.arange(5)), Stakes(3000.0, 100.0, 0.1, 1.0), monkeypatch)
+        quick, plain = both(
+            made, structs.replace(rows, slots=np.arange(5)), Stakes(3000.0, 100.0, 0.1, 1.0), monkeypatch
+        )
 
     if math.isnan(absurd):
         assert (quick.best, plain.best, quick.unknown) == (2, 2, True)

@@ -21,7 +21,7 @@ from picker.policies.strict import BadSettings
 from picker.requests.request import Request
 
 GIVEN = ("slots", "hardware", "hit_tokens", "new_tokens", "kv_usage", "age_s")
-COLUMNS = tuple(name for name in Rows.__dataclass_fields__ if name not in GIVEN)
+COLUMNS = tuple(name for name in Rows.__struct_fields__ if name not in GIVEN)
 
 every_policy = pytest.mark.parametrize("name", REGISTRY)
 
@@ -80,7 +80,7 @@ def replay(name: str, history: list[tuple[Request, Rows, int, float]]) -> tuple[
 
 
 def permuted(rows: Rows, order: np.ndarray) -> Rows:
-    return Rows(**{name: getattr(rows, name)[order] for name in Rows.__dataclass_fields__})
+    return Rows(**{name: getattr(rows, name)[order] for name in Rows.__struct_fields__})
 
 
 @every_policy
