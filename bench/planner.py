@@ -1,10 +1,12 @@
 """Milliseconds of CPU to plan: `nice python -m bench.planner [--repeats 5]`.
 
-Requests of lognormal lengths up to the context's; engines of one kind, and of two. One thread.
+Requests of lognormal lengths up to the context's; engines of one kind, of two, and of eight: these two,
+and like them but slower by up to a third with up to 1.7 times the KV. One thread.
 """
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,17 +38,22 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.2)
     given = parser.parse_args()
     rows = [load_row("h100_sxm/llama-3-8b tp1"), load_row("l40s/llama-3-8b tp1")]
-    big = [StepModel(**{**_fields(of_row(row)), "alpha": given.alpha, "kv_tokens": 4e6}) for row in rows]
+    two = [StepModel(**{**_fields(of_row(row)), "alpha": given.alpha, "kv_tokens": 4e6}) for row in rows]
+    eight = [
+        replace(two[i % 2], kv_tokens=4e6 * (1 + 0.1 * i), prefill_ms=two[i % 2].prefill_ms * (1 + 0.05 * i))
+        for i in range(8)
+    ]
     print(f"load average {load_average()}")
     print(f"{'engines':>8}{'context':>10}{'kinds':>6}{'stages':>7}{'gain':>7}{'min':>9}{'max':>9}   ms of CPU")
     for engines, longest in CASES:
-        for kinds in (1, 2):
+        for models in (two[:1], two, eight):
+            kinds = len(models)
             traffic = mixed(longest, 1.0 * engines, np.random.default_rng(0))
             pool = [i * kinds // engines for i in range(engines)]
             taken = []
             for _ in range(given.repeats):
                 start = time.thread_time_ns()
-                found = propose(traffic, big[:kinds], pool)
+                found = propose(traffic, models, pool)
                 taken.append((time.thread_time_ns() - start) / 1e6)
             said = f"{found.layout.stages:>7}{found.gain:>7.1%}{min(taken):>9.1f}{max(taken):>9.1f}"
             print(f"{engines:>8}{longest:>10,}{kinds:>6}{said}   load {found.load:.2f}")

@@ -11,11 +11,12 @@ The problem and the two phases are CascadeInfer's (arXiv 2512.19179, section on 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from picker.stages.lengths import PER_OCTAVE, Floats, Traffic
-from picker.stages.qoe import Valuation
+from picker.stages.qoe import Stage, Valuation
 from picker.stages.step_model import StepModel
 
 GRANULES, UNLIKE_GRANULES = 64, 32
@@ -24,6 +25,8 @@ _SHIFTS = (-4, -2, -1, 1, 2, 4)
 _ROUNDS = 64
 _LIGHTER = 0.9
 _LIGHTEST = 0.2
+
+Tables = dict[bytes, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class Layout:
     @property
     def stages(self) -> int:
         return len(self.counts)
+
+    def each(self) -> list[Stage]:
+        """As `Valuation.costs` takes them."""
+        return list(zip(self.cuts[:-1], self.cuts[1:], self.counts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,8 @@ def propose(traffic: Traffic, kinds: Sequence[StepModel], engines: Sequence[int]
         value = Valuation(traffic.times(load), kinds, move_ms=move_ms)
         unstaged = cost_of(value, everything)
         if np.isfinite(unstaged):
-            found = [_refined(value, _coarse(value, line, len(kinds))) for line in _lines(kinds, totals)]
+            tables: Tables = {}
+            found = [_refined(value, _coarse(value, line, len(kinds), tables)) for line in _lines(kinds, totals)]
             cost, layout = min(found, key=lambda one: one[0])
             if not cost < unstaged:
                 cost, layout = unstaged, everything
@@ -80,9 +88,12 @@ def propose(traffic: Traffic, kinds: Sequence[StepModel], engines: Sequence[int]
 
 def cost_of(value: Valuation, layout: Layout) -> float:
     """Requests in the pool under this layout; inf where a stage is overloaded."""
-    cuts = layout.cuts
-    stages = value.stages(cuts[:-1], cuts[1:], np.asarray(layout.counts, np.float64))
-    return float(stages.sum() + value.boundaries()[list(cuts[1:-1])].sum())
+    return sum(value.costs(layout.each())) + _parted(value, layout)
+
+
+def _parted(value: Valuation, layout: Layout) -> float:
+    """What its boundaries cost."""
+    return float(value.boundaries()[list(layout.cuts[1:-1])].sum())
 
 
 def _lines(kinds: Sequence[StepModel], totals: Sequence[int]) -> list[list[int]]:
@@ -92,8 +103,8 @@ def _lines(kinds: Sequence[StepModel], totals: Sequence[int]) -> list[list[int]]
     return [line] if len(set(line)) == 1 else [line, line[::-1]]
 
 
-def _coarse(value: Valuation, line: Sequence[int], kinds: int) -> tuple[float, Layout]:
-    """The dynamic programme."""
+def _coarse(value: Valuation, line: Sequence[int], kinds: int, tables: Tables) -> tuple[float, Layout]:
+    """The dynamic programme. `tables` keeps what runs cost: they are the same either way along the line."""
     edges = np.array([0, *range(1, value.buckets, PER_OCTAVE), value.buckets])
     most = GRANULES if len(set(line)) == 1 else UNLIKE_GRANULES
     groups = np.unique(np.linspace(0, len(line), min(len(line), most) + 1).round().astype(int))
@@ -103,9 +114,11 @@ def _coarse(value: Valuation, line: Sequence[int], kinds: int) -> tuple[float, L
     froms, tos = np.triu_indices(len(groups), 1)
     runs, which = np.unique(held[tos] - held[froms], axis=0, return_inverse=True)
     lows, highs = np.triu_indices(len(edges), 1)
-    costs = value.stages(
-        np.repeat(edges[lows], len(runs)), np.repeat(edges[highs], len(runs)), np.tile(runs, (len(lows), 1))
-    ).reshape(len(lows), len(runs))
+    key = runs.tobytes()
+    if key not in tables:
+        froms_to = np.repeat(edges[lows], len(runs)), np.repeat(edges[highs], len(runs))
+        tables[key] = value.stages(*froms_to, np.tile(runs, (len(lows), 1))).reshape(len(lows), len(runs))
+    costs = tables[key]
     best = np.full((len(edges), len(groups)), np.inf)
     came = np.zeros((len(edges), len(groups), 2), np.intp)
     best[0, 0] = 0.0
@@ -145,17 +158,13 @@ def improved(value: Valuation, layout: Layout, moves: int) -> tuple[float, Layou
         changes = _changes(layout, engines=moves > 0)
         if not changes:
             break
-        stages = np.array([change.stages for change in changes])
-        lows = np.concatenate([change.cuts[:-1] for change in changes])
-        highs = np.concatenate([change.cuts[1:] for change in changes])
-        counts = np.concatenate([np.asarray(change.counts, np.float64) for change in changes])
-        per_stage = value.stages(lows, highs, counts) + np.where(lows > 0, value.boundaries()[lows], 0.0)
-        totals = np.add.reduceat(per_stage, np.cumsum(stages) - stages)
-        best = int(totals.argmin())
+        costs = iter(value.costs([stage for change in changes for stage in change.each()]))
+        totals = [sum(islice(costs, change.stages)) + _parted(value, change) for change in changes]
+        best = int(np.argmin(totals))
         if not totals[best] < cost * (1.0 - 1e-6):
             break
         moves -= changes[best].counts != layout.counts
-        cost, layout = float(totals[best]), changes[best]
+        cost, layout = totals[best], changes[best]
     return cost, layout
 
 

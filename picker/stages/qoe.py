@@ -18,7 +18,7 @@ is first come, first served, so long prompts make short ones wait; more engines 
 counted, or staging would look better than it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from picker.stages.lengths import (
     ARRIVALS,
     CHUNKS,
+    COLUMNS,
     CONTEXT,
     CROSSINGS,
     HISTORY,
@@ -44,14 +45,18 @@ from picker.stages.lengths import (
 from picker.stages.step_model import StepModel
 
 Buckets = NDArray[np.intp]
+Fits = NDArray[np.bool_]
+Stage = tuple[int, int, tuple[int, ...]]
+"""Its buckets, from and up to, and its engines of each kind."""
 
 LOAD_MOST = 0.95
 """An engine loaded beyond is taken for unstable."""
 KV_MOST = 0.9
 """Share of the KV cache that a steady state may fill."""
 _ROUNDS = 5
-_ROWS = 4096
-"""Stages evaluated at once; bounds memory."""
+_ROWS = 512
+"""Stages evaluated at once: what they need stays in a core's cache."""
+_COEFFICIENTS = ("fixed_ms", "prefill_ms", "work_ms", "context_ms", "mixed_ms", "alpha", "kv_tokens")
 
 
 class Valuation:
@@ -71,6 +76,9 @@ class Valuation:
         self._at = np.flatnonzero(tokens > 0)
         self._rises = np.diff(heights[self._at], prepend=0.0)
         self._heights = heights
+        self._coefficients = np.array([[getattr(kind, name) for kind in self.kinds] for name in _COEFFICIENTS])
+        self._prefill, self._decode = _loads(self.kinds)
+        self._known: dict[Stage, float] = {}
         prefill = float(np.mean([kind.prefill_ms for kind in self.kinds]))
         work = float(np.mean([kind.work_ms for kind in self.kinds]))
         self._bounds: Floats = rates[CROSSINGS] * move_ms + rates[REUSED] * prefill + rates[REUSED_WORK] * work / 1e6
@@ -83,73 +91,100 @@ class Valuation:
         """Cost of a boundary at the lower edge of each bucket, shape (B,): moves, and cached prompts computed anew."""
         return self._bounds
 
-    def stages(self, low: Sequence[int] | Floats, high: Sequence[int] | Floats, counts: Floats) -> Floats:
+    def costs(self, stages: Sequence[Stage]) -> list[float]:
+        """As `stages`, of some that come again and again."""
+        new = list(dict.fromkeys(stage for stage in stages if stage not in self._known))
+        if new:
+            lows, highs, counts = zip(*new, strict=True)
+            self._known |= zip(new, self.stages(lows, highs, np.array(counts, np.float64)).tolist(), strict=True)
+        return [self._known[stage] for stage in stages]
+
+    def stages(self, low: Sequence[int] | Buckets, high: Sequence[int] | Buckets, counts: Floats) -> Floats:
         """Requests in each of R stages of buckets low..high-1 on `counts`, (R, T), engines of each kind: shape (R,).
 
         inf where the load is too high, or KV does not fit.
         """
         lows, highs = np.asarray(low, np.intp), np.asarray(high, np.intp)
         found = np.empty(len(lows))
+        # Stages of like width together: none is computed over more buckets than it needs.
+        order = np.argsort(highs - lows, kind="stable")
         for start in range(0, len(lows), _ROWS):
-            part = slice(start, start + _ROWS)
+            part = order[start : start + _ROWS]
             found[part] = self._stages(lows[part], highs[part], np.asarray(counts[part], np.float64))
         return found
 
     def _stages(self, low: Buckets, high: Buckets, counts: Floats) -> Floats:
         sums = self._sums[:, high] - self._sums[:, low]
-        loads = np.stack([_load(kind, sums).sum(axis=0) for kind in self.kinds])
         # Engines share by what they can carry of this very mix.
-        speeds = 1.0 / np.maximum(loads, 1e-12)
+        speeds = 1.0 / np.maximum((self._prefill + self._decode) @ sums, 1e-12)
         total_speed = np.maximum((counts.T * speeds).sum(axis=0), 1e-300)
-        cost = np.zeros(len(low))
-        for kind, speed, number in zip(self.kinds, speeds, counts.T, strict=True):
-            here = number > 0
-            if here.any():
-                share = (speed / total_speed)[here]
-                one = self._engine(kind, sums[:, here] * share, low[here], high[here], share, counts[here].sum(axis=1))
-                cost[here] += number[here] * one
-        cost[counts.sum(axis=1) == 0] = np.inf
+        # One engine of each kind that a stage has stands for all of that kind.
+        row, kind = np.nonzero(counts > 0)
+        share = speeds[kind, row] / total_speed[row]
+        peers = counts.sum(axis=1)
+        one = self._engines(kind, sums[:, row] * share, low[row], high[row], share, peers[row])
+        cost = np.bincount(row, counts[row, kind] * one, minlength=len(low))
+        cost[peers == 0] = np.inf
         return np.where(sums[[ARRIVALS, TOKENS]].sum(axis=0) > 0, cost, np.where(np.isinf(cost), np.inf, 0.0))
 
-    def _engine(
-        self,
-        kind: StepModel,
-        rates: Floats,
-        low: Buckets,
-        high: Buckets,
-        share: Floats,
-        peers: Floats,
+    def _engines(
+        self, kind: Buckets, rates: Floats, low: Buckets, high: Buckets, share: Floats, peers: Floats
     ) -> Floats:
-        """Requests on one engine; `rates`, (COLUMNS, R), are its own."""
-        prefill, decode = _load(kind, rates)
-        below, above, rise = self._around(low, high, share)
-        step = _step(kind, prefill + decode, rates)
-        if kind.alpha:
-            for _ in range(_ROUNDS):
-                excess = (rise * below * -np.expm1(-np.minimum(step, 1e6)[:, None] * above)).sum(axis=1)
-                step = _step(kind, prefill + decode + kind.alpha * kind.context_ms * excess / 1e6, rates)
-        stretch = step / kind.fixed_ms
+        """Requests on each of E engines of these kinds; `rates`, (COLUMNS, E), are their own."""
+        fixed, prefill_ms, work_ms, context_ms, mixed_ms, alpha, kv_tokens = self._coefficients[:, kind]
+        prefill = np.einsum("ec,ce->e", self._prefill[kind], rates)
+        busy = prefill + np.einsum("ec,ce->e", self._decode[kind], rates)
+        mixed = mixed_ms * rates[CONTEXT] / 1e6
+        most = np.where(kv_tokens > 0, KV_MOST * kv_tokens, np.inf)
+
+        prompts = rates[PROMPTS] * prefill / (np.maximum(rates[ARRIVALS], 1e-12) * fixed)
+
+        def fit(step: Floats) -> Fits:
+            kv = (rates[CONTEXT] + prompts) * step
+            return np.asarray((1.0 - fixed / step <= LOAD_MOST) & (kv <= most) & ~tall)
+
+        tall = self.tallest(low, high) > most
+        step = _step(fixed, busy, mixed, rates[CHUNKS])
+        # Unlike lengths make steps longer: an engine that cannot do without them is done with.
+        some = np.flatnonzero(fit(step) & (alpha > 0))
+        step[some] = self._uneven(
+            step[some],
+            alpha[some] * context_ms[some] / 1e6,
+            low[some],
+            high[some],
+            share[some],
+            lambda more: _step(fixed[some], busy[some] + more, mixed[some], rates[CHUNKS, some]),
+        )
+        stretch = step / fixed
         load = 1.0 - 1.0 / stretch
         second = (
-            kind.prefill_ms**2 * rates[NEW_NEW]
-            + 2e-6 * kind.prefill_ms * kind.work_ms * rates[NEW_WORK]
-            + 1e-12 * kind.work_ms**2 * rates[WORK_WORK]
+            prefill_ms**2 * rates[NEW_NEW]
+            + 2e-6 * prefill_ms * work_ms * rates[NEW_WORK]
+            + 1e-12 * work_ms**2 * rates[WORK_WORK]
         )
         alone = np.maximum(load, 1e-9) ** (np.sqrt(2.0 * (peers + 1.0)) - 2.0) / peers
         with np.errstate(invalid="ignore"):
             requests = (prefill + rates[ARRIVALS] * second / 2 * alone) * stretch + rates[TOKENS] * step
-            kv = rates[CONTEXT] * step + rates[PROMPTS] * stretch * prefill / np.maximum(rates[ARRIVALS], 1e-12)
-        most = KV_MOST * kind.kv_tokens if kind.kv_tokens else np.inf
-        tall = self.tallest(low, high) > most
-        return np.where((load <= LOAD_MOST) & (kv <= most) & ~tall, requests, np.inf)
+        return np.where(fit(step), requests, np.inf)
 
-    def _around(self, low: Buckets, high: Buckets, share: Floats) -> tuple[Floats, Floats, Floats]:
-        """Tokens per ms on one engine below each bucket and from it on, (R, buckets), and the rises in height."""
+    def _uneven(
+        self, step: Floats, price: Floats, low: Buckets, high: Buckets, share: Floats, again: Callable[[Floats], Floats]
+    ) -> Floats:
+        """The steps with what unlike lengths cost, shape (E,): `price` per token of excess; `again` is the step with so
+        much more load."""
         upto, at = self._sums[TOKENS], self._at
-        inside = (at > low[:, None]) & (at < high[:, None])
-        below = np.where(inside, share[:, None] * (upto[at] - upto[low][:, None]), 0.0)
-        above = np.where(inside, share[:, None] * (upto[high][:, None] - upto[at]), 0.0)
-        return below, above, self._rises
+        first, last = np.searchsorted(at, low, "right"), np.searchsorted(at, high)
+        place = first[:, None] + np.arange(int((last - first).max(initial=0)))
+        inside = place < last[:, None]
+        place = np.minimum(place, len(at) - 1)
+        below = np.where(inside, (upto[at][place] - upto[low][:, None]) * self._rises[place] * share[:, None], 0.0)
+        above = np.where(inside, upto[at][place] - upto[high][:, None], 0.0) * share[:, None]
+        parted = np.empty_like(above)
+        for _ in range(_ROUNDS):
+            np.multiply(np.minimum(step, 1e6)[:, None], above, out=parted)
+            np.expm1(parted, out=parted)
+            step = again(-price * np.einsum("eb,eb->e", below, parted))
+        return step
 
     def tallest(self, low: Buckets, high: Buckets) -> Floats:
         """The longest contexts, in tokens, of stages of these buckets, shape (R,); 0 where nothing is decoded."""
@@ -160,19 +195,22 @@ class Valuation:
         return np.where((last >= 0) & (top >= low), self._heights[top], 0.0)
 
 
-def _load(kind: StepModel, rates: Floats) -> Floats:
-    """Share of its time that an engine spends on prefill and on decode, beyond the fixed part of its steps; (2, R)."""
-    prefill = kind.prefill_ms * rates[NEW] + kind.work_ms * rates[WORK] / 1e6 + kind.history_ms * rates[HISTORY] / 1e3
-    decode = kind.decode_ms * rates[TOKENS] + kind.context_ms * rates[CONTEXT] / 1e6
-    return np.stack((prefill, decode))
+def _loads(kinds: Sequence[StepModel]) -> tuple[Floats, Floats]:
+    """Shares of an engine's time that a rate of one takes for prefill and for decode, beyond the fixed part of its
+    steps; each (T, COLUMNS)."""
+    prefill, decode = np.zeros((len(kinds), COLUMNS)), np.zeros((len(kinds), COLUMNS))
+    for place, kind in enumerate(kinds):
+        prefill[place, [NEW, WORK, HISTORY]] = kind.prefill_ms, kind.work_ms / 1e6, kind.history_ms / 1e3
+        decode[place, [TOKENS, CONTEXT]] = kind.decode_ms, kind.context_ms / 1e6
+    return prefill, decode
 
 
-def _step(kind: StepModel, load: Floats, rates: Floats) -> Floats:
-    """The step in ms at this load; inf where there is none. Decode context costs more in the share of steps that also
-    prefill, min(1, chunks x step): a root of a quadratic, or all steps do."""
-    left, mixed = 1.0 - load, kind.mixed_ms * rates[CONTEXT] / 1e6
-    inside = left**2 - 4.0 * mixed * rates[CHUNKS] * kind.fixed_ms
-    sometimes = 2.0 * kind.fixed_ms / np.maximum(left + np.sqrt(np.maximum(inside, 0.0)), 1e-12)
-    always = kind.fixed_ms / np.maximum(left - mixed, 1e-12)
-    step = np.where((inside >= 0) & (rates[CHUNKS] * sometimes <= 1.0), sometimes, always)
+def _step(fixed: Floats, load: Floats, mixed: Floats, chunks: Floats) -> Floats:
+    """The step in ms at this load; 1e9 where there is none. Decode context costs `mixed` more in the share of steps
+    that also prefill, min(1, chunks x step): a root of a quadratic, or all steps do."""
+    left = 1.0 - load
+    inside = left**2 - 4.0 * mixed * chunks * fixed
+    sometimes = 2.0 * fixed / np.maximum(left + np.sqrt(np.maximum(inside, 0.0)), 1e-12)
+    always = fixed / np.maximum(left - mixed, 1e-12)
+    step = np.where((inside >= 0) & (chunks * sometimes <= 1.0), sometimes, always)
     return np.where((left > 0) & (step < 1e9), step, 1e9)

@@ -48,7 +48,7 @@ def test_the_programme_finds_the_best_division_there_is(
     value = Valuation(traffic, kinds, move_ms=move_ms)
     line = [0] * engines + [1] * min(slow, 4 - engines)
 
-    found, layout = _coarse(value, line, 2)
+    found, layout = _coarse(value, line, 2, {})
 
     assert found == pytest.approx(everything_there_is(value, line, 2), rel=1e-9)
     assert cost_of(value, layout) == pytest.approx(found, rel=1e-9)
