@@ -27,14 +27,19 @@ STEERING_HEADERS: Mapping[str, str] = {
 }
 """Headers that steer engines or their sidecars: a client's own must not reach them."""
 
+_ASKING = frozenset({*OBJECTIVE, *FAIRNESS_ID, *SLO_TTFT_MS, *SLO_TPOT_MS, *SESSION_TOKEN, *SESSION})
+_REQUEST_ID = ("x-request-id",)
 _MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 
 
 def hints(headers: Mapping[str, str], priorities: Mapping[str, int] = MappingProxyType({})) -> Hints:
     """Read the hints from lower-case headers; `priorities` are those of the known objectives. Never fails."""
+    request_id = _text(headers, _REQUEST_ID)
+    if _ASKING.isdisjoint(headers):
+        return Hints(request_id, priority=priorities.get("", 0))
     objective = _text(headers, OBJECTIVE)
     return Hints(
-        request_id=_text(headers, ("x-request-id",)),
+        request_id=request_id,
         objective=objective,
         fairness_id=_text(headers, FAIRNESS_ID),
         slo_ttft_ms=_milliseconds(headers, SLO_TTFT_MS),

@@ -9,10 +9,11 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from picker.requests import steering
 from picker.requests.blocks import chain_bytes, chain_tokens, root
@@ -21,7 +22,7 @@ from picker.requests.client_ids import client_ids, is_plain
 from picker.requests.conversation import NotRenderable
 from picker.requests.exact import ExactModel
 from picker.requests.headers import hints, model_rewrite
-from picker.requests.request import BadRequest, Hints, Request
+from picker.requests.request import BadRequest, Chain, Hints, Request, TokensSource
 from picker.requests.rewriting import Rewriting, Rule
 from picker.requests.route import Route, route
 from picker.requests.splice import set_model
@@ -55,8 +56,7 @@ class ReaderSettings:
     exact_max_bytes: int = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True, gc=False):
     """A body that was read and may go on, its prompt not yet hashed. `body` is what the engine will get, `model` what
     it asks for, `client_model` what the client asked for."""
 
@@ -68,6 +68,17 @@ class Draft:
     decoded: Body | None = None
     text: bytes = b""
     client_model: str = ""
+
+
+class _Prompt(Struct, frozen=True, gc=False):
+    """What is known of a prompt; the names are those of `Request`."""
+
+    prompt_tokens: float
+    tokens_source: TokensSource
+    chain: Chain
+    block_tokens: float
+    prompt_bytes: int = 0
+    exact: bool = False
 
 
 class Reader:
@@ -108,8 +119,8 @@ class Reader:
         if len(body) > self.settings.max_body_bytes:
             limit = self.settings.max_body_bytes
             raise bad(f"the request body has {len(body)} bytes; at most {limit} are accepted", code="body_too_large")
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
+        encoding = headers.get("content-encoding")
+        if encoding is not None and (encoding := encoding.strip().lower()) not in ("", "identity"):
             raise bad(f"a body in content-encoding {encoding[:40]!r} cannot be read", code="unsupported_encoding")
         decoded = decode(found.shape, body)
         allowed, model = self._allowed(decoded, headers, body, self.settings.steering, supply=True)
@@ -129,16 +140,29 @@ class Reader:
 
     def finish(self, draft: Draft) -> Request:
         """Hash or tokenise the prompt. Raises BadRequest for token ids that are none."""
-        known: dict[str, Any] = {
-            "api": draft.route.api,
-            "model": draft.model,
-            "client_model": draft.client_model,
-            "body": draft.body if draft.changed else None,
-            "hints": draft.hints,
-        }
-        if draft.decoded is None or not draft.route.checked:
-            return Request(**known)
-        return Request(**known, **_limits(draft.decoded), **self._prompt(draft, draft.decoded))
+        decoded, changed = draft.decoded, draft.body if draft.changed else None
+        api, model, asked = draft.route.api, draft.model, draft.client_model
+        if decoded is None or not draft.route.checked:
+            return Request(api=api, model=model, client_model=asked, body=changed, hints=draft.hints)
+        prompt = self._prompt(draft, decoded)
+        counts: Body | Sampling = decoded.sampling_params if isinstance(decoded, TokenIds) else decoded
+        return Request(
+            api=api,
+            model=model,
+            stream=decoded.stream is True,
+            prompt_tokens=prompt.prompt_tokens,
+            prompt_bytes=prompt.prompt_bytes,
+            tokens_source=prompt.tokens_source,
+            max_tokens=_most_tokens(decoded.max_completion_tokens, counts.max_tokens, decoded.max_output_tokens),
+            n=1 if counts.n is None else min(positive(counts.n) or 1, 1024),
+            include_usage=decoded.stream_options is not ABSENT and _wants_usage(bytes(decoded.stream_options)),
+            chain=prompt.chain,
+            block_tokens=prompt.block_tokens,
+            exact=prompt.exact,
+            body=changed,
+            hints=draft.hints,
+            client_model=asked,
+        )
 
     def observe(self, request: Request, prompt_tokens: int) -> None:
         """An answer told how many tokens this request's prompt was: learn the model's bytes per token."""
@@ -185,9 +209,9 @@ class Reader:
         return self._models.get(self.adapters.get(draft.model, draft.model))
 
     def _root(self, draft: Draft) -> int:
-        return root(draft.model if draft.model in self.adapters else None, _salt(draft))
+        return _root(draft.model if draft.model in self.adapters else None, _salt(draft))
 
-    def _prompt(self, draft: Draft, decoded: Body) -> dict[str, Any]:
+    def _prompt(self, draft: Draft, decoded: Body) -> _Prompt:
         ids = client_ids(decoded)
         if ids is not None:
             return self._with_ids(draft, ids)
@@ -200,44 +224,28 @@ class Reader:
                 return self._with_text(draft)
         return self._with_text(draft)
 
-    def _with_ids(self, draft: Draft, prompts: list[list[int]]) -> dict[str, Any]:
+    def _with_ids(self, draft: Draft, prompts: list[list[int]]) -> _Prompt:
         # A batch of prompts is served as so many sequences; the first stands for all in the prefix match.
         first = prompts[0] if is_plain(draft.decoded) else []
-        return {
-            "prompt_tokens": float(sum(map(len, prompts))),
-            "tokens_source": "ids",
-            "chain": chain_tokens(first, self.block_tokens, self._root(draft)),
-            "block_tokens": float(self.block_tokens),
-            "exact": True,
-        }
+        chain = chain_tokens(first, self.block_tokens, self._root(draft))
+        return _Prompt(float(sum(map(len, prompts))), "ids", chain, float(self.block_tokens), exact=True)
 
-    def _rendered(self, draft: Draft, model: ExactModel) -> dict[str, Any]:
+    def _rendered(self, draft: Draft, model: ExactModel) -> _Prompt:
         prompt = model.prompt(draft.route.api, draft.body)
         self._remember(draft)
-        exact = {
-            "prompt_tokens": float(len(prompt.ids)),
-            "prompt_bytes": len(draft.text),
-            "tokens_source": "tokenizer",
-            "chain": chain_tokens(prompt.ids, self.block_tokens, self._root(draft)),
-            "block_tokens": float(self.block_tokens),
-            "exact": True,
-        }
+        chain = chain_tokens(prompt.ids, self.block_tokens, self._root(draft))
+        block_tokens = float(self.block_tokens)
         if prompt.complete:
-            return exact
+            return _Prompt(float(len(prompt.ids)), "tokenizer", chain, block_tokens, len(draft.text), exact=True)
         guess = self._with_text(draft)
-        return exact | {name: guess[name] for name in ("prompt_tokens", "prompt_bytes", "tokens_source")}
+        return _Prompt(guess.prompt_tokens, guess.tokens_source, chain, block_tokens, guess.prompt_bytes, exact=True)
 
-    def _with_text(self, draft: Draft) -> dict[str, Any]:
+    def _with_text(self, draft: Draft) -> _Prompt:
         ratio = self.ratios.ratio(draft.model)
         text, more, media = without_media(draft.text)
         size = len(text) + more + round(media * MEDIA_TOKENS * ratio)
-        return {
-            "prompt_tokens": max(1.0, size / ratio),
-            "prompt_bytes": size,
-            "tokens_source": "ratio",
-            "chain": chain_bytes(text, self._text_block_bytes, root(draft.model, _salt(draft))),
-            "block_tokens": self._text_block_bytes / ratio,
-        }
+        chain = chain_bytes(text, self._text_block_bytes, _root(draft.model, _salt(draft)))
+        return _Prompt(max(1.0, size / ratio), "ratio", chain, self._text_block_bytes / ratio, size)
 
     def _glance(self, draft: Draft) -> int:
         """Leading KiB of this text that were tokenised before."""
@@ -260,15 +268,20 @@ def _salt(draft: Draft) -> str | None:
     return salt if isinstance(salt, str) and salt else None
 
 
-def _limits(decoded: Body) -> dict[str, Any]:
-    counts: Body | Sampling = decoded.sampling_params if isinstance(decoded, TokenIds) else decoded
-    tokens = (decoded.max_completion_tokens, counts.max_tokens, decoded.max_output_tokens)
-    return {
-        "stream": decoded.stream is True,
-        "max_tokens": next((count for count in map(positive, tokens) if count is not None), None),
-        "n": min(positive(counts.n) or 1, 1024),
-        "include_usage": decoded.stream_options is not ABSENT and _wants_usage(bytes(decoded.stream_options)),
-    }
+# Most prompts of a model share their root. Salts are of any length, and their owners'.
+_unsalted = lru_cache(maxsize=256)(root)
+
+
+def _root(name: str | None, salt: str | None) -> int:
+    return _unsalted(name) if salt is None else root(name, salt)
+
+
+def _most_tokens(*limits: object) -> int | None:
+    """The first of them that makes sense."""
+    for limit in limits:
+        if limit is not None and (tokens := positive(limit)) is not None:
+            return tokens
+    return None
 
 
 def _wants_usage(options: bytes) -> bool:

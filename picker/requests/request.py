@@ -1,14 +1,17 @@
 """The request as the pick sees it."""
 
 import enum
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Chain = NDArray[np.uint64]
 """Chained prefix-block hashes, shape (blocks,): element i identifies blocks 0..i together."""
+
+TokensSource = Literal["ids", "tokenizer", "ratio", "none"]
+"""Where a prompt's length in tokens is from; "ratio" is a guess by its bytes."""
 
 EMPTY_CHAIN: Chain = np.empty(0, dtype=np.uint64)
 
@@ -26,8 +29,7 @@ class Api(enum.StrEnum):
     PASSTHROUGH = "passthrough"
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Struct, frozen=True, gc=False):
     """What the request's headers ask of the picker (docs/design.md names each header).
 
     `priority` is that of the objective, 0 for one that is not known; below 0 the request may be shed.
@@ -43,8 +45,7 @@ class Hints:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True, gc=False):
     """One inference request, reduced to what a policy may weigh.
 
     `prompt_tokens` is an estimate unless `tokens_source` says "ids" or "tokenizer".
@@ -60,11 +61,11 @@ class Request:
     stream: bool = False
     prompt_tokens: float = 0.0
     prompt_bytes: int = 0
-    tokens_source: Literal["ids", "tokenizer", "ratio", "none"] = "none"
+    tokens_source: TokensSource = "none"
     max_tokens: int | None = None
     n: int = 1
     include_usage: bool = False
-    chain: Chain = field(default_factory=lambda: EMPTY_CHAIN)
+    chain: Chain = EMPTY_CHAIN
     block_tokens: float = 16.0
     exact: bool = False
     body: bytes | None = None

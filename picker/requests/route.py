@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from picker.requests.request import Api
@@ -59,9 +60,13 @@ def route(path: str) -> Route:
     >>> route("/openai/v1/chat/completions/?api-version=1").api
     <Api.CHAT: 'chat'>
     """
+    return _route(path.partition("?")[0].partition("#")[0][:_MAX_PATH])
+
+
+@lru_cache(maxsize=256)
+def _route(path: str) -> Route:
     # Engines decode escapes before they route, so an escaped letter must not hide a body from us.
-    plain = unquote(path.partition("?")[0].partition("#")[0][:_MAX_PATH])
-    segments = [segment for segment in plain.split("/") if segment]
+    segments = [segment for segment in unquote(path).split("/") if segment]
     for start in range(max(0, len(segments) - _LONGEST), len(segments)):
         found = SUFFIXES.get("/".join(segments[start:]))
         if found is not None:

@@ -4,6 +4,7 @@ One NIXL field with a wrong length ends a vLLM engine's process, so the default 
 """
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Literal
 
 from picker.requests.bodies import ABSENT, Body, TokenIds, bad
@@ -27,7 +28,8 @@ STEERING: dict[str, str] = {
 
 # vLLM hands vllm_xargs and sampling_params.extra_args to the engine, where a transfer field in them counts as well.
 _CARRIERS = frozenset({"vllm_xargs", "sampling_params", "extra_args"})
-_NAMES = tuple(STEERING)
+_FIELDS = attrgetter(*STEERING)
+_NONE = (ABSENT,) * len(STEERING)
 
 
 def has_steering(decoded: Body) -> bool:
@@ -36,7 +38,7 @@ def has_steering(decoded: Body) -> bool:
         return True
     if isinstance(decoded, TokenIds) and decoded.sampling_params.extra_args is not ABSENT:
         return True
-    return any(getattr(decoded, name) is not ABSENT for name in _NAMES)
+    return bool(_FIELDS(decoded) != _NONE)
 
 
 def steering_fields(body: bytes) -> list[str]:

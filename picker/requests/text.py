@@ -25,8 +25,8 @@ def open_list(raw: Raw) -> bytes:
     >>> open_list(Raw(b'[ {"role": "user"} ]'))
     b'[ {"role": "user"}'
     """
-    value = bytes(raw)
-    return value[:-1].rstrip() if value[-1:] == b"]" else value[:-1]
+    opened = bytes(memoryview(raw)[:-1])
+    return opened.rstrip() if opened[:1] == b"[" else opened
 
 
 def prompt_text(shape: Shape, body: Body) -> bytes:
@@ -55,7 +55,10 @@ def prompt_text(shape: Shape, body: Body) -> bytes:
 
 def without_media(text: bytes) -> tuple[bytes, int, int]:
     """(text up to the first inline image or sound, bytes of the rest that are text, number of such media)."""
-    if not any(_GLANCE(text, at) for at in range(0, len(text), _STRIDE)):
+    for at in range(0, len(text), _STRIDE):
+        if _GLANCE(text, at):
+            break
+    else:
         return text, 0, 0
     if not any(mark in text for mark in _MEDIA_MARKS):
         return text, 0, 0
@@ -72,15 +75,17 @@ def is_ids(raw: Raw) -> bool:
 
 
 def _joined(head: Raw, tail: bytes) -> bytes:
+    if head is ABSENT:
+        return tail
     return bytes(head) + _SEPARATOR + tail if kind(head) in (b"[", b'"', b"{") else tail
 
 
 def _turns(name: str, raw: Raw) -> bytes:
-    if kind(raw) in (b"", b"n"):
-        raise bad(f"'{name}' is required", param=name, code="missing_required_parameter")
-    if kind(raw) != b"[":
-        raise bad(f"'{name}' must be a list", param=name, code="invalid_type")
     text = open_list(raw)
+    if text[:1] != b"[":
+        if kind(raw) in (b"", b"n"):
+            raise bad(f"'{name}' is required", param=name, code="missing_required_parameter")
+        raise bad(f"'{name}' must be a list", param=name, code="invalid_type")
     if text == b"[":
         raise bad(f"'{name}' is empty: at least one is needed", param=name, code="empty_array")
     return text

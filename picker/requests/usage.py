@@ -6,14 +6,12 @@ the prompt first and the output later), each figure's last value counts. Memory 
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 _KEY = b'"usage"'
 _MAX_OBJECT = 16 * 1024
-_MAX_LINE = 64 * 1024
 _MAX_COUNT = 2**40
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]', re.DOTALL)
 _BLANK = b" \t\r\n"
@@ -34,31 +32,10 @@ class _Usage(msgspec.Struct, gc=False):
     cache_creation_input_tokens: Any = None
 
 
-class _Delta(msgspec.Struct, gc=False):
-    content: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    text: Any = None
-    token_ids: Any = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: Any = None
-    choices: list[_Choice] | None = None
-
-
 _USAGE = msgspec.json.Decoder(_Usage)
-_EVENT = msgspec.json.Decoder(_Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What an answer said of its own cost, in tokens; None where it said nothing. Cached tokens are part of the
     prompt's."""
 
@@ -67,37 +44,21 @@ class Usage:
     cached_tokens: int | None = None
 
 
+_NOTHING = Usage()
+
+
 class UsageReader:
     """Feed an answer's body, chunk by chunk, cut anywhere. Never raises on what it is fed."""
 
-    def __init__(self, streaming: bool = True) -> None:
-        self.chunks = 0
-        self.first_content: int | None = None
-        """Index of the first chunk that held generated content, counted from 0."""
-        self._streaming = streaming
-        self._usage = Usage()
+    __slots__ = ("_carry", "_object", "_usage")
+
+    def __init__(self) -> None:
+        self._usage = _NOTHING
         self._carry = b""
         self._object: bytearray | None = None
-        self._line = b""
 
-    def feed(self, chunk: bytes) -> bool:
-        """Take the next bytes; True for the one chunk that brings the first content."""
-        number = self.chunks
-        self.chunks += 1
-        if not chunk:
-            return False
-        self._search(chunk)
-        if self.first_content is None and self._has_content(chunk):
-            self.first_content = number
-            self._line = b""
-            return True
-        return False
-
-    def finish(self) -> Usage | None:
-        """The counts, or None where the answer told none."""
-        return None if self._usage == Usage() else self._usage
-
-    def _search(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
         if self._object is not None:
             chunk = self._complete(chunk)
         while chunk:
@@ -122,6 +83,10 @@ class UsageReader:
                 return
             self._carry = b""
             chunk = value
+
+    def finish(self) -> Usage | None:
+        """The counts, or None where the answer told none."""
+        return None if self._usage == _NOTHING else self._usage
 
     def _complete(self, chunk: bytes) -> bytes:
         """Add to the object being collected; gives what follows once it is whole."""
@@ -164,40 +129,6 @@ class UsageReader:
             completion if completion is not None else old.completion_tokens,
             cached if cached is not None else old.cached_tokens,
         )
-
-    def _has_content(self, chunk: bytes) -> bool:
-        if not self._streaming:
-            return bool(chunk.strip())
-        lines = (self._line + chunk).split(b"\n")
-        self._line = lines.pop()
-        if any(_event_has_content(line) for line in lines):
-            return True
-        # A line longer than any preamble is content, whole or not.
-        return len(self._line) > _MAX_LINE
-
-
-def _event_has_content(line: bytes) -> bool:
-    if not line.startswith(b"data:"):
-        return False
-    payload = line[5:].strip()
-    if not payload or payload == b"[DONE]":
-        return False
-    try:
-        event = _EVENT.decode(payload)
-    except (ValueError, RecursionError):
-        return False
-    if isinstance(event.type, str):
-        # Anthropic's content_block_delta; response.output_text.delta and its like.
-        return event.type == "content_block_delta" or event.type.endswith(".delta")
-    for choice in event.choices or ():
-        delta = choice.delta
-        if choice.text or choice.token_ids:
-            return True
-        if delta is not None and (
-            delta.content or delta.reasoning or delta.reasoning_content or delta.refusal or delta.tool_calls
-        ):
-            return True
-    return False
 
 
 def _possible_start(data: bytes) -> bytes:

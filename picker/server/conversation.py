@@ -154,7 +154,7 @@ class Conversation:
             decision.outcome.ttft_s = self._outcome.ttft_s
             self._service.router.first_byte(decision.flight, now)
         if self._usage is None:
-            self._usage = UsageReader(streaming=self._outcome.streamed)
+            self._usage = UsageReader()
         self._usage.feed(event.body)
 
     def _over(self, event: RequestEnded) -> None:

@@ -1,9 +1,8 @@
 """The detector of hot prefixes: alarm, drop, exit, window."""
 
-import dataclasses
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from small_pool import SmallPool, make
 
 from picker.engines.rows import Rows
@@ -55,7 +54,7 @@ def test_other_requests_still_reach_the_hot_endpoint() -> None:
 
 
 def test_a_request_with_the_same_prefix_and_its_own_tail_is_of_the_same_class() -> None:
-    longer = dataclasses.replace(HOT, prompt_tokens=1700.0, chain=np.append(HOT.chain, np.uint64(7)))
+    longer = replace(HOT, prompt_tokens=1700.0, chain=np.append(HOT.chain, np.uint64(7)))
 
     assert left_out(alarmed(), 20.0, longer) == [True, False, False, False]
 

@@ -65,8 +65,8 @@ WHOLE = json.dumps({"choices": [{"message": {"content": 'x "usage": {} y'}}], "u
 ALL = Usage(prompt_tokens=120, completion_tokens=7, cached_tokens=96)
 
 
-def told(chunks, streaming=True):
-    reader = UsageReader(streaming)
+def told(chunks):
+    reader = UsageReader()
     for chunk in chunks:
         reader.feed(chunk)
     return reader.finish()
@@ -95,11 +95,11 @@ def test_chunks_may_be_cut_anywhere(name, data):
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=8))
 def test_a_whole_answer_tells_its_usage_wherever_it_is_cut(places):
-    assert told(cut(WHOLE.encode(), places), streaming=False) == ALL
+    assert told(cut(WHOLE.encode(), places)) == ALL
 
 
 def test_an_indented_answer_tells_its_usage_too():
-    assert told([json.dumps(json.loads(WHOLE), indent=4).encode()], streaming=False) == ALL
+    assert told([json.dumps(json.loads(WHOLE), indent=4).encode()]) == ALL
 
 
 def test_an_answer_without_usage_tells_nothing():
@@ -122,30 +122,3 @@ def test_a_count_that_cannot_be_is_not_told(count):
 def test_a_usage_object_without_end_is_given_up_and_the_next_one_read():
     endless = b'{"usage": {"x": "' + b"a" * 100_000
     assert told([endless, json.dumps({"usage": OPENAI_USAGE}).encode()]) == ALL
-
-
-@given(st.integers(0, len(CHAT)))
-def test_the_first_content_is_found_in_the_chunk_that_completes_it(place):
-    first, second = cut(CHAT, [place])
-    reader = UsageReader()
-    flags = [reader.feed(first), reader.feed(second)]
-    complete = place > CHAT.index(b"\n", CHAT.index(b"Hello"))
-    assert flags == [complete, not complete]
-    assert reader.first_content == (0 if complete else 1)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_a_role_or_an_empty_text_is_no_content_yet(name):
-    preamble = STREAMS[name][: STREAMS[name].index(b"H")].rpartition(b"\n\n")[0] + b"\n\n"
-    reader = UsageReader()
-    assert [reader.feed(preamble), reader.feed(STREAMS[name])] == [False, True]
-
-
-def test_tool_calls_and_reasoning_are_content():
-    for content in ({"tool_calls": [{"index": 0}]}, {"reasoning_content": "hm"}, {"reasoning": "hm"}):
-        assert UsageReader().feed(sse(delta(**content)))
-
-
-def test_the_first_bytes_of_a_whole_answer_are_its_content():
-    reader = UsageReader(streaming=False)
-    assert [reader.feed(b" \n"), reader.feed(b"{"), reader.feed(b"}")] == [False, True, False]
