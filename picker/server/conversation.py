@@ -1,6 +1,8 @@
 """One ext_proc stream: the exchange's events turned into reads, picks and outcomes. No transport in here."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 
@@ -25,7 +27,6 @@ from picker.routing.decisions import Decision
 from picker.routing.outcome import Outcome
 from picker.routing.router import NoEndpoint
 from picker.server.service import Service
-from picker.telemetry.metrics import models
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,19 @@ class Conversation:
     `service.reader.finish(slow)` off the loop and hands the result (or the exception) to `resume`. It calls `close`
     once at the end, whatever happened.
     """
+
+    __slots__ = (
+        "_answering",
+        "_body_bytes",
+        "_decision",
+        "_exchange",
+        "_outcome",
+        "_service",
+        "_started",
+        "_subset",
+        "_usage",
+        "slow",
+    )
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -61,9 +75,10 @@ class Conversation:
 
     def receive(self, message: bytes) -> list[bytes]:
         """Take one message; give the replies to write, in order."""
-        for event in self._exchange.receive(message):
-            self._take(event)
-        return self._exchange.data_to_send()
+        exchange = self._exchange
+        for event in exchange.receive(message):
+            _TAKES[type(event)](self, event)
+        return exchange.data_to_send()
 
     def resume(self, result: Request | Exception) -> list[bytes]:
         """The slow reading ended: go on with the pick."""
@@ -77,22 +92,7 @@ class Conversation:
     def close(self) -> None:
         """The stream is over: release what it holds, unless the access log will tell the end."""
         for event in self._exchange.disconnected():
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        match event:
-            case RequestArrived():
-                self._read(event)
-            case ResponseStarted():
-                self._answer_began(event)
-            case ResponseData():
-                self._answer_goes_on(event)
-            case RequestRefused():
-                self._service.metrics.refused("", event.refusal.status)
-            case ProtocolError():
-                self._service.metrics.protocol_errors.add()
-            case RequestEnded():
-                self._over(event)
+            _TAKES[type(event)](self, event)
 
     def _read(self, event: RequestArrived) -> None:
         self._subset = event.subset if self._service.honour_subset else None
@@ -119,7 +119,7 @@ class Conversation:
             self._fail(error, request.model)
             return
         service.metrics.pick_seconds.observe(service.clock() - began)
-        service.metrics.request_bytes.observe(self._body_bytes, *models(request))
+        service.metrics.of(request).request_bytes.observe(self._body_bytes)
         self._decision = decision
         metadata = {keys.SCORES: _scores(decision)} if service.emit_scores else {}
         answer = Answer(decision.addresses, request.body, flight=str(decision.flight), metadata=metadata)
@@ -145,17 +145,24 @@ class Conversation:
         self._decision.outcome.status = event.status
 
     def _answer_goes_on(self, event: ResponseData) -> None:
-        decision, now = self._decision, self._service.clock()
-        if decision is None:
+        if self._decision is None or not event.body:
             return
-        if event.body and self._outcome.ttft_s is None:
-            self._outcome.ttft_s = now - self._started
-            # Said at once, not at the end: after a detach only the access log goes on, and this is the better figure.
-            decision.outcome.ttft_s = self._outcome.ttft_s
-            self._service.router.first_byte(decision.flight, now)
         if self._usage is None:
             self._usage = UsageReader()
+            self._first_byte(self._decision)
         self._usage.feed(event.body)
+
+    def _first_byte(self, decision: Decision) -> None:
+        now = self._service.clock()
+        # Said at once, not at the end: after a detach only the access log goes on, and this is the better figure.
+        decision.outcome.ttft_s = self._outcome.ttft_s = now - self._started
+        self._service.router.first_byte(decision.flight, now)
+
+    def _refused(self, event: RequestRefused) -> None:
+        self._service.metrics.refused("", event.refusal.status)
+
+    def _puzzled(self, event: ProtocolError) -> None:
+        self._service.metrics.protocol_errors.add()
 
     def _over(self, event: RequestEnded) -> None:
         decision, service = self._decision, self._service
@@ -171,6 +178,16 @@ class Conversation:
             self._outcome.completion_tokens = usage.completion_tokens
             self._outcome.cached_tokens = usage.cached_tokens
         service.finish(decision.flight, self._outcome)
+
+
+_TAKES: Mapping[type[Event], Callable[[Conversation, Any], None]] = {
+    RequestArrived: Conversation._read,
+    ResponseStarted: Conversation._answer_began,
+    ResponseData: Conversation._answer_goes_on,
+    RequestRefused: Conversation._refused,
+    ProtocolError: Conversation._puzzled,
+    RequestEnded: Conversation._over,
+}
 
 
 def _scores(decision: Decision) -> dict[str, float]:

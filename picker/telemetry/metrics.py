@@ -6,6 +6,7 @@ Names shared with llm-d-router start with `llm_d_epp_`; what only picker has sta
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from msgspec import Struct
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from picker.engines import ledger as own
@@ -14,9 +15,26 @@ from picker.engines.rows import Column
 from picker.requests.request import Request
 from picker.routing.decisions import Decision
 from picker.routing.router import Router
-from picker.telemetry.tally import BYTES, FAST_SECONDS, SECONDS, SIGNED_TOKENS, TOKENS, Count, Spread
+from picker.telemetry.tally import BYTES, FAST_SECONDS, OTHER, SECONDS, SIGNED_TOKENS, TOKENS, Cells, Count, Spread, Sum
 
 MODEL = ("model_name", "target_model_name")
+MODELS = 1000
+"""Pairs of models told apart; the others count as one."""
+
+
+class ModelMetrics(Struct, frozen=True, gc=False):
+    """What is counted of each request, of one pair of models."""
+
+    requests: Sum
+    request_bytes: Cells
+    duration: Cells
+    ntpot: Cells
+    ttft: Cells
+    ttft_streamed: Cells
+    tpot: Cells
+    input_tokens: Cells
+    output_tokens: Cells
+    cached_tokens: Cells
 
 
 class RequestMetrics:
@@ -35,7 +53,7 @@ class RequestMetrics:
         self.output_tokens = Spread("llm_d_epp_request_output_tokens", "Completion tokens.", TOKENS, MODEL)
         self.cached_tokens = Spread("llm_d_epp_request_cached_tokens", "Cached prompt tokens.", TOKENS, MODEL)
         self.ttft = Spread(
-            "llm_d_epp_request_ttft_seconds", "Arrival to first body byte.", SECONDS, (*MODEL, "streaming")
+            "llm_d_epp_request_ttft_seconds", "Arrival to first body byte.", SECONDS, (*MODEL, "streaming"), 2 * MODELS
         )
         self.tpot = Spread(
             "llm_d_epp_request_streaming_tpot_seconds", "Time per output token after the first.", FAST_SECONDS, MODEL
@@ -64,37 +82,62 @@ class RequestMetrics:
         )
         self.protocol_errors = Count("picker_extproc_protocol_errors", "Messages that ext_proc does not know there.")
         self.streams_inflight = 0
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+
+    def of(self, request: Request) -> ModelMetrics:
+        """Those of the model that the client asked for and the one that the engine is asked for: another one after a
+        rewrite."""
+        pair = (request.client_model or request.model, request.model)
+        return self._models.get(pair) or self._met(pair)
+
+    def _met(self, pair: tuple[str, str]) -> ModelMetrics:
+        if len(self._models) >= MODELS:
+            pair = (OTHER, OTHER)
+        metrics = ModelMetrics(
+            self.requests.of(*pair),
+            self.request_bytes.of(*pair),
+            self.duration.of(*pair),
+            self.ntpot.of(*pair),
+            self.ttft.of(*pair, "false"),
+            self.ttft.of(*pair, "true"),
+            self.tpot.of(*pair),
+            self.input_tokens.of(*pair),
+            self.output_tokens.of(*pair),
+            self.cached_tokens.of(*pair),
+        )
+        return self._models.setdefault(pair, metrics)
 
     def picked(self, decision: Decision) -> None:
         request = decision.request
-        self.requests.add(*models(request))
+        self.of(request).requests.add()
         self.attempts.add("success", request.model, decision.endpoints[decision.chosen].address)
 
     def ended(self, decision: Decision) -> None:
         request, outcome = decision.request, decision.outcome
-        asked, target = models(request)
+        of = self.of(request)
         if outcome.status >= 400:
-            self.errors.add(asked, str(outcome.status))
+            self.errors.add(request.client_model or request.model, str(outcome.status))
         if outcome.duration_s is not None:
-            self.duration.observe(outcome.duration_s, asked, target)
+            of.duration.observe(outcome.duration_s)
             if outcome.completion_tokens:
-                self.ntpot.observe(outcome.duration_s / outcome.completion_tokens, asked, target)
+                of.ntpot.observe(outcome.duration_s / outcome.completion_tokens)
         if outcome.ttft_s is not None:
-            self.ttft.observe(outcome.ttft_s, asked, target, "true" if outcome.streamed else "false")
+            (of.ttft_streamed if outcome.streamed else of.ttft).observe(outcome.ttft_s)
         if (tpot := outcome.tpot_s) is not None:
-            self.tpot.observe(tpot, asked, target)
+            of.tpot.observe(tpot)
         if outcome.prompt_tokens is not None:
-            self.input_tokens.observe(outcome.prompt_tokens, asked, target)
+            of.input_tokens.observe(outcome.prompt_tokens)
         if outcome.completion_tokens is not None:
-            self.output_tokens.observe(outcome.completion_tokens, asked, target)
+            of.output_tokens.observe(outcome.completion_tokens)
         if outcome.cached_tokens is not None:
-            self.cached_tokens.observe(outcome.cached_tokens, asked, target)
+            of.cached_tokens.observe(outcome.cached_tokens)
         if decision.fell_back:
             self.fallbacks.add()
         elif outcome.cached_tokens is not None:
             matching = "exact" if request.exact else "text"
-            self.hit_error.observe(decision.predicted_hit_tokens - outcome.cached_tokens, matching)
-            self.predicted_hit.add(matching, by=decision.predicted_hit_tokens)
+            predicted = decision.predicted_hit_tokens
+            self.hit_error.observe(predicted - outcome.cached_tokens, matching)
+            self.predicted_hit.add(matching, by=predicted)
             self.reported_hit.add(matching, by=outcome.cached_tokens)
 
     def refused(self, model: str, status: int) -> None:
@@ -107,11 +150,6 @@ class RequestMetrics:
             if isinstance(family, Count | Spread):
                 yield from family.collect()
         yield gauge("llm_d_epp_extproc_streams_inflight", "Open ext_proc streams.", self.streams_inflight)
-
-
-def models(request: Request) -> tuple[str, str]:
-    """The model that the client asked for, and the one that the engine is asked for: another one after a rewrite."""
-    return request.client_model or request.model, request.model
 
 
 class PoolMetrics:

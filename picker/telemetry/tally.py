@@ -5,7 +5,8 @@ exposition is used as it is.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
@@ -26,10 +27,20 @@ class Bounded:
         self._other = (OTHER,) * len(self.labels)
         self._limit = limit
 
-    def key(
-        self, known: "dict[tuple[str, ...], float] | dict[tuple[str, ...], list[float]]", values: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    def key(self, known: Collection[tuple[str, ...]], values: tuple[str, ...]) -> tuple[str, ...]:
         return values if values in known or len(known) < self._limit else self._other
+
+
+class Sum:
+    """One label set of a counter, for who counts it often."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def add(self, by: float = 1.0) -> None:
+        self.value += by
 
 
 class Count:
@@ -38,26 +49,44 @@ class Count:
     def __init__(self, name: str, help: str, labels: Sequence[str] = (), limit: int = 1000) -> None:
         self.name, self.help = name, help
         self._bounded = Bounded(labels, limit)
-        self._values: dict[tuple[str, ...], float] = {}
+        self._sums: dict[tuple[str, ...], Sum] = {}
         if not labels:
-            self._values[()] = 0.0
+            self.of()
+
+    def of(self, *labels: str) -> Sum:
+        found = self._sums.get(labels)
+        return found or self._sums.setdefault(self._bounded.key(self._sums, labels), Sum())
 
     def add(self, *labels: str, by: float = 1.0) -> None:
-        key = self._bounded.key(self._values, labels)
-        self._values[key] = self._values.get(key, 0.0) + by
+        self.of(*labels).value += by
 
     def total(self) -> float:
-        return sum(self._values.values())
+        return sum(each.value for each in self._sums.values())
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily(self.name, self.help, labels=self._bounded.labels)
-        for labels, value in self._values.items():
-            family.add_metric(labels, value)
+        for labels, each in self._sums.items():
+            family.add_metric(labels, each.value)
         yield family
 
 
+class Cells:
+    """One label set of a histogram, for who counts it often: a count per bound, and one past the last bound."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
 class Spread:
-    """A histogram family with fixed upper bounds."""
+    """A histogram family with fixed upper bounds. Label sets without a value are not told."""
 
     def __init__(
         self, name: str, help: str, bounds: Sequence[float], labels: Sequence[str] = (), limit: int = 1000
@@ -65,24 +94,21 @@ class Spread:
         self.name, self.help = name, help
         self._bounds = tuple(bounds)
         self._bounded = Bounded(labels, limit)
-        self._cells: dict[tuple[str, ...], list[float]] = {}
+        self._cells: dict[tuple[str, ...], Cells] = {}
+
+    def of(self, *labels: str) -> Cells:
+        found = self._cells.get(labels)
+        return found or self._cells.setdefault(self._bounded.key(self._cells, labels), Cells(self._bounds))
 
     def observe(self, value: float, *labels: str) -> None:
-        cells = self._cells.get(labels)
-        if cells is None:
-            key = self._bounded.key(self._cells, labels)
-            # One count per bound, one past the last bound, then the sum.
-            cells = self._cells.setdefault(key, [0.0] * (len(self._bounds) + 2))
-        cells[bisect_left(self._bounds, value)] += 1
-        cells[-1] += value
+        self.of(*labels).observe(value)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(self.name, self.help, labels=self._bounded.labels)
         for labels, cells in self._cells.items():
-            running, buckets = 0.0, []
-            for bound, count in zip(self._bounds, cells, strict=False):
-                running += count
-                buckets.append((f"{bound:g}", running))
-            buckets.append(("+Inf", running + cells[-2]))
-            family.add_metric(labels, buckets, sum_value=cells[-1])
+            running = list(accumulate(cells.counts))
+            if running[-1]:
+                bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+                buckets = list(zip(bounds, map(float, running), strict=True))
+                family.add_metric(labels, buckets, sum_value=cells.sum)
         yield family
