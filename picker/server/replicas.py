@@ -11,11 +11,12 @@ from prometheus_client.core import Metric
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from picker.engines.ledger import IN_FLIGHT
 from picker.pool.view import PoolView
 from picker.requests.request import Request
 from picker.routing.decisions import Decision
 from picker.routing.router import Router
-from picker.shared.flights import local_flights
+from picker.shared.flights import local_flights, mirror_of
 from picker.shared.mirror import key_of
 from picker.shared.replicas import BadMessage, Listener, Teller
 from picker.shared.rows import Block
@@ -49,10 +50,12 @@ class Replicas:
         self._client()  # a URL that is wrong is said at start
         self._teller, self._listener = Teller(sender, own), Listener(sender, siblings, self.blocks)
         self._slots: dict[int, int] = {}
+        self._flights = mirror_of(self.blocks)
 
     def follow(self, view: PoolView, capacity: int) -> None:
         """Our slots are these endpoints' from now on."""
         self._teller.follow(view, capacity)
+        self._flights.follow(view, capacity)
         self._slots = {int(key_of(e)): slot for e, slot in zip(view.endpoints, view.slots.tolist(), strict=True)}
 
     def picked(self, decision: Decision) -> None:
@@ -66,6 +69,9 @@ class Replicas:
     def collect(self) -> Iterator[Metric]:
         """Its metrics."""
         yield gauge("picker_replicas_heard", "Processes of other replicas that are heard.", len(self._listener))
+        self._flights.refresh()
+        in_flight = float(self._flights.columns[IN_FLIGHT].sum())
+        yield gauge("picker_replicas_in_flight", "Requests that they have in flight, as picks see them.", in_flight)
         yield gauge("picker_replicas_alone", "1 while the server between replicas is out of reach.", float(self.alone))
         yield from self._bad.collect()
 
