@@ -15,8 +15,12 @@ from collections.abc import Sequence
 from operator import mul
 
 import numpy as np
+from numpy.typing import NDArray
 
-from picker.engines.rows import Rows
+from picker.engines.kernels import bare
+from picker.engines.rows import Column, Rows
+
+Matrix = NDArray[np.float64]
 
 _RIDGE = 0.01
 AT_PICK, BEFORE_PICK = 3, 5
@@ -48,12 +52,21 @@ class Baseline:
     def learn(self, covariates: Sequence[float], log_ttft: float) -> None:
         """A finished request. Rows with a number that is not finite are left out."""
         if math.isfinite(log_ttft + sum(covariates)):
-            x = np.array(covariates)
-            self._squares *= self._keep
-            self._squares += x[:, None] * x
-            self._products *= self._keep
-            self._products += x * log_ttft
+            _fold(self._squares, self._products, np.array(covariates), log_ttft, self._keep)
             self._rows += 1
+
+
+@bare
+def _fold(squares: Matrix, products: Column, x: Column, y: float, keep: float) -> None:
+    for i in range(len(x)):
+        products[i] = products[i] * keep + x[i] * y
+        for j in range(len(x)):
+            squares[i, j] = squares[i, j] * keep + x[i] * x[j]
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    Baseline(1).learn([1.0], 0.0)
 
 
 def at_pick(new_tokens: float, batch: float) -> tuple[float, float, float]:

@@ -98,7 +98,8 @@ class Canary:
     @property
     def enough(self) -> bool:
         """Whether both arms have rows enough to be compared."""
-        return min(self.rows) >= self._fewest
+        rule, model = self._arms
+        return rule.rows >= self._fewest and model.rows >= self._fewest
 
     @property
     def difference(self) -> float:
@@ -108,7 +109,8 @@ class Canary:
     @property
     def error(self) -> float:
         """Standard error of the difference; inf while an arm has fewer than two rows."""
-        return math.sqrt(sum(arm.variance_of_mean for arm in self._arms))
+        rule, model = self._arms
+        return math.sqrt(rule.variance_of_mean + model.variance_of_mean)
 
     @property
     def z(self) -> float:

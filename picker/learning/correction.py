@@ -13,12 +13,12 @@ Memory and evidence halve with silence too: after a long one the next row counts
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from river.stats import EWMean
 
-from picker.engines.table import grown
 from picker.learning.lasting import Lasting
 
 TTFT, TPOT = 0, 1
@@ -28,8 +28,17 @@ RATE = 0.12
 PRIOR_ROWS = 3.0
 MOST_EVIDENCE = 60.0
 _ROWS_AFTER_DRIFT = 2.0
-_NOTHING = np.zeros(2)
-_NEVER = np.full(2, -np.inf)
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of one slot and target."""
+
+    mean: float = 0.0
+    memory: float = 0.0
+    evidence: float = 0.0
+    since: float = -math.inf
+    learner: EWMean | None = None
 
 
 class Corrections:
@@ -43,25 +52,19 @@ class Corrections:
         self.by_slot: NDArray[np.float32] = np.zeros((2, capacity), np.float32)
         """What to add to the log of a prediction, as of the last call: TTFT, TPOT by slot. `ensure` replaces it."""
         self._half_life_s = half_life_s
-        self._mean, self._memory, self._evidence = (np.zeros((2, capacity)) for _ in range(3))
-        self._since = np.full((2, capacity), -np.inf)
+        self._known = tuple([_Known() for _ in range(capacity)] for _ in BOUNDS)
         self._lasting = Lasting(capacity)
-        self._learners: tuple[list[EWMean | None], ...] = ([None] * capacity, [None] * capacity)
 
     def ensure(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
         if capacity <= self.by_slot.shape[1]:
             return
-        self._mean, self._memory, self._evidence = (
-            grown(columns, capacity, _NOTHING) for columns in (self._mean, self._memory, self._evidence)
-        )
-        self._since = grown(self._since, capacity, _NEVER)
-        self._lasting.ensure(capacity)
-        wider = np.zeros(self._mean.shape, np.float32)
+        wider = np.zeros((2, max(capacity, 2 * self.by_slot.shape[1])), np.float32)
         wider[:, : self.by_slot.shape[1]] = self.by_slot
         self.by_slot = wider
-        for learners in self._learners:
-            learners.extend([None] * (wider.shape[1] - len(learners)))
+        for known in self._known:
+            known.extend(_Known() for _ in range(wider.shape[1] - len(known)))
+        self._lasting.ensure(wider.shape[1])
 
     def observe(self, slot: int, log_ttft_residual: float, log_tpot_residual: float, now: float) -> None:
         """A finished request: log of actual over what the shared model said, before correction. Not finite: unknown.
@@ -76,7 +79,8 @@ class Corrections:
     def hurry(self, slot: int) -> None:
         """The endpoint drifted: the next rows weigh as much as if only two had been seen."""
         if slot >= 0:
-            self._memory[:, slot] = np.minimum(self._memory[:, slot], _ROWS_AFTER_DRIFT)
+            for known in self._known:
+                known[slot].memory = min(known[slot].memory, _ROWS_AFTER_DRIFT)
             self._lasting.hurry(slot, _ROWS_AFTER_DRIFT)
 
     def clear(self, slot: int) -> None:
@@ -92,8 +96,9 @@ class Corrections:
             for target, mean in ((TTFT, log_ttft), (TPOT, log_tpot)):
                 rows = max(count, 0) if math.isfinite(mean) else 0
                 mean = min(max(mean, -BOUNDS[target]), BOUNDS[target]) if rows else 0.0
-                if rows and self._memory[target, slot]:
-                    self._lasting.shift(target, slot, mean - float(self._mean[target, slot]))
+                known = self._known[target][slot]
+                if rows and known.memory:
+                    self._lasting.shift(target, slot, mean - known.mean)
                 else:
                     self._lasting.place(target, slot, mean, rows)
                 self._place(target, slot, mean, rows, now)
@@ -101,45 +106,38 @@ class Corrections:
     def settle(self, now: float) -> None:
         """Weigh what lasts, and let silent corrections fade."""
         self._lasting.weigh()
-        faded = self._lasting.shrunk(self._mean) * self._evidence_share(self._fade(now)) * self._fade(now)
+        columns = [[(each.mean, each.evidence, each.since) for each in known] for known in self._known]
+        mean, evidence, since = np.array(columns).transpose(2, 0, 1)
+        fade = np.exp2(np.minimum(since - now, 0.0) / self._half_life_s)
+        evidence *= fade
+        faded = self._lasting.shrunk(mean) * (evidence / (evidence + PRIOR_ROWS)) * fade
         for target, bound in enumerate(BOUNDS):
             np.clip(faded[target], -bound, bound, out=self.by_slot[target], casting="same_kind")
 
-    def _fade(self, now: float) -> NDArray[np.float64]:
-        fade: NDArray[np.float64] = np.exp2(np.minimum(self._since - now, 0.0) / self._half_life_s)
-        return fade
-
-    def _evidence_share(self, fade: NDArray[np.float64]) -> NDArray[np.float64]:
-        evidence = self._evidence * fade
-        return evidence / (evidence + PRIOR_ROWS)
-
     def _learn(self, target: int, slot: int, residual: float, now: float) -> None:
-        at, bound = (target, slot), BOUNDS[target]
+        known, bound = self._known[target][slot], BOUNDS[target]
         residual = min(max(residual, -bound), bound)
-        fade = 2.0 ** (min(float(self._since[at]) - now, 0.0) / self._half_life_s)
-        memory = min(float(self._memory[at]) * fade + 1.0, 1.0 / RATE)
-        evidence = min(float(self._evidence[at]) * fade + 1.0, MOST_EVIDENCE)
-        learner = self._learners[target][slot]
-        if learner is None or learner.fading_factor != 1.0 / memory:
-            learner = self._learners[target][slot] = _learner(1.0 / memory, float(self._mean[at]))
+        fade = 2.0 ** (min(known.since - now, 0.0) / self._half_life_s)
+        known.memory = min(known.memory * fade + 1.0, 1.0 / RATE)
+        known.evidence = min(known.evidence * fade + 1.0, MOST_EVIDENCE)
+        known.since = now
+        learner = known.learner
+        if learner is None or learner.fading_factor != 1.0 / known.memory:
+            learner = known.learner = _learner(1.0 / known.memory, known.mean)
         learner.update(residual)
-        mean = learner.get()
-        self._mean[at], self._memory[at], self._evidence[at], self._since[at] = mean, memory, evidence, now
-        self._lasting.observe(target, slot, residual, mean, fade)
-        self._show(at)
+        known.mean = learner.get()
+        self._lasting.observe(target, slot, residual, known.mean, fade)
+        self._show(target, slot)
 
-    def _show(self, at: tuple[int, int]) -> None:
-        lasting, evidence = self._lasting, float(self._evidence[at])
-        middle, share = float(lasting.middle[at[0]]), float(lasting.share[at[0]])
-        mean = min(max(middle + share * (float(self._mean[at]) - middle), -BOUNDS[at[0]]), BOUNDS[at[0]])
-        self.by_slot[at] = mean * evidence / (evidence + PRIOR_ROWS)
+    def _show(self, target: int, slot: int) -> None:
+        known, lasting, bound = self._known[target][slot], self._lasting, BOUNDS[target]
+        middle = lasting.middle[target]
+        mean = min(max(middle + lasting.share[target] * (known.mean - middle), -bound), bound)
+        self.by_slot[target, slot] = mean * known.evidence / (known.evidence + PRIOR_ROWS)
 
     def _place(self, target: int, slot: int, mean: float, rows: int, now: float) -> None:
-        at, evidence = (target, slot), min(float(rows), MOST_EVIDENCE)
-        self._learners[target][slot] = None
-        self._mean[at], self._memory[at], self._evidence[at] = mean, min(float(rows), 1.0 / RATE), evidence
-        self._since[at] = now
-        self._show(at)
+        self._known[target][slot] = _Known(mean, min(float(rows), 1.0 / RATE), min(float(rows), MOST_EVIDENCE), now)
+        self._show(target, slot)
 
 
 def _learner(rate: float, mean: float) -> EWMean:

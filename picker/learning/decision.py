@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,8 +44,7 @@ class Weights:
     """ms of cost of a missed objective."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stakes:
+class Stakes(msgspec.Struct, frozen=True, gc=False):
     """What the moment brings to a decision, whichever the endpoint."""
 
     prompt_tokens: float

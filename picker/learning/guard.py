@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 import numpy as np
 
 from picker.engines.rows import Column
@@ -51,8 +52,7 @@ class Reason(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What came of one pick. Logs of milliseconds; nan where unknown."""
 
     by: int
@@ -216,14 +216,15 @@ class Guard:
     def _wanted(self) -> Reason:
         settings = self._settings
         seen = self._rows >= settings.cold_rows and self._predictions >= settings.cold_predictions
-        latches = (
-            (not self._usable or not (seen or self._proven), Reason.COLD),
-            (self._insane.tripped, Reason.POISONED),
-            (self._saturation.tripped, Reason.SATURATED),
-            (self._error.tripped, Reason.ERROR),
-            (self._canary.tripped, Reason.CANARY),
-        )
-        return next((reason for tripped, reason in latches if tripped), Reason.NONE)
+        if not self._usable or not (seen or self._proven):
+            return Reason.COLD
+        if self._insane.tripped:
+            return Reason.POISONED
+        if self._saturation.tripped:
+            return Reason.SATURATED
+        if self._error.tripped:
+            return Reason.ERROR
+        return Reason.CANARY if self._canary.tripped else Reason.NONE
 
     def _judge(self, now: float) -> None:
         wanted = self._wanted()

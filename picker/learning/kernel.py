@@ -12,6 +12,7 @@ import numpy as np
 from picker.engines.rows import Column, Rows
 from picker.engines.table import MAX_HARDWARE
 from picker.learning import (
+    baseline,
     decision,
     elementary,
     exploration,
@@ -283,3 +284,4 @@ def warm() -> None:
     judge_rows(nothing, Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
     propensities(zero, zero, 0.0, 0.0, 0.0)
     reuse.warm()
+    baseline.warm()

@@ -6,7 +6,7 @@ max_tokens is the cap.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from river.stats import EWMean, Quantile
 
@@ -20,8 +20,7 @@ FIRST_GUESS = 200.0
 _RATE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
+class Length(NamedTuple):
     """An expected answer in tokens."""
 
     mean: float

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from picker.learning.quickscorer import Float
 from picker.learning.steps import HEAD_AT, TPOT_AT, TREES, TTFT_AT
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
+class Foreseen(NamedTuple):
     """Of one endpoint: what its row of experience will hold, and what was expected, before corrections; nan where
     nothing was."""
 

@@ -24,7 +24,10 @@ class Recent:
 
     def remember(self, slot: int, row: Experience) -> None:
         """`row`, shape (1,), is kept as it is: what is written into it later counts."""
-        self._rows.setdefault(slot, deque(maxlen=ROWS)).append(row)
+        kept = self._rows.get(slot)
+        if kept is None:
+            kept = self._rows[slot] = deque(maxlen=ROWS)
+        kept.append(row)
 
     def clear(self, slot: int) -> None:
         """Another endpoint takes this slot."""

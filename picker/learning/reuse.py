@@ -19,8 +19,9 @@ from picker.engines.kernels import bare
 from picker.engines.rows import Column
 from picker.requests.request import Chain
 
-SAMPLED = np.uint64(64)
-"""One block in so many is watched."""
+SAMPLED = 64
+"""One block in so many is watched; a power of two."""
+_LOW_BITS = np.uint64(SAMPLED - 1)
 MOST_BLOCKS = 50_000
 FORGET_USES = 20_000
 """Uses after which older ones have lost 63 % of their weight."""
@@ -42,7 +43,7 @@ class Reuse:
 
     def asked(self, chain: Chain, now: float) -> None:
         """A prompt of these blocks was picked for."""
-        sampled = chain[chain % SAMPLED == 0].tolist()
+        sampled = chain[chain & _LOW_BITS == 0].tolist()
         if not sampled:
             return
         keep = math.exp(-len(sampled) / FORGET_USES)

@@ -1,8 +1,9 @@
 """What a policy is, and what it may do beyond ranking: learn from what came of its picks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from picker.engines.metrics import LoraState
 from picker.engines.rows import Column, Rows
@@ -13,8 +14,7 @@ class Saturated(Exception):
     """There are endpoints, but none has room for this request now: its client may come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(msgspec.Struct, frozen=True, eq=False):
     """A policy's answer for N endpoints.
 
     `cost`: shape (N,), lower is better, +inf excludes an endpoint; equal costs are drawn at random by the caller.
@@ -25,7 +25,7 @@ class Scores:
     """
 
     cost: Column
-    reasons: Mapping[str, Column] = field(default_factory=dict)
+    reasons: Mapping[str, Column] = {}
     propensity: Column | None = None
     by: str = ""
     because: str = ""

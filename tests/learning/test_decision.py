@@ -3,12 +3,12 @@ thousand new or queued tokens; a step takes 8 ms, half a ms per request and 40 m
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from toy_model import toy_model
 
 from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Weights, judge, missed

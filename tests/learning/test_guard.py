@@ -1,12 +1,12 @@
 """Who decides, why, and when that changes."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from picker.learning.experience import BY_MODEL, BY_RULE
 from picker.learning.guard import TRANSITIONS_KEPT, Guard, Mode, Outcome, Reason, accept
@@ -322,7 +322,7 @@ class TestHostile:
     def test_whatever_comes_there_is_one_reason_and_the_numbers_are_finite(
         self, rows: list[tuple[bool, float, float, float, float, float]]
     ) -> None:
-        guard, now = Guard(replace(GuardSettings(), cold_rows=2, cold_predictions=2, canary_fewest=2.0)), 0.0
+        guard, now = Guard(GuardSettings(cold_rows=2, cold_predictions=2, canary_fewest=2.0)), 0.0
         guard.model(True, now)
         for by, ttft, predicted, baseline, expected, step in rows:
             now += step
@@ -348,7 +348,7 @@ class TestHostile:
     )
     def test_settings_that_make_no_sense_are_refused(self, changes: dict[str, float]) -> None:
         with pytest.raises(ValueError, match=r"guard|share|windows"):
-            replace(GuardSettings(), **changes)
+            GuardSettings(**changes)
 
 
 class TestAccept:
