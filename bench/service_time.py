@@ -52,7 +52,7 @@ def service_us(path: str, size: int, runs: int, requests: int) -> Figure:
 
 
 def _microseconds(service: Service, body: bytes, echo: bool) -> float:
-    messages = _words(body, echo)
+    messages = words(body, echo)
     start = time.thread_time_ns()
     conversation = Conversation(service)
     for message in messages:
@@ -68,7 +68,7 @@ def _microseconds(service: Service, body: bytes, echo: bool) -> float:
     return spent / 1000
 
 
-def _words(body: bytes, echo: bool) -> list[bytes]:
+def words(body: bytes, echo: bool) -> list[bytes]:
     """What Envoy says of one request, as observed: the whole body, an empty end, the answer's headers, its body."""
     said = [
         ext_proc.ProcessingRequest(
