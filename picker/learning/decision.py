@@ -182,7 +182,7 @@ class Balance:
 
     def picked(self, decode_ms: Column, chosen: int, rule: int) -> None:
         """The model chose row `chosen` where the rule would have chosen row `rule`."""
-        mean = float(decode_ms.mean())
+        mean = float(np.add.reduce(decode_ms)) / len(decode_ms)
         if not 0 < mean < math.inf:
             return
         more = (float(decode_ms[chosen]) - float(decode_ms[rule])) / mean

@@ -118,6 +118,7 @@ class Guard:
         self._rows = self._predictions = 0
         self._stay_s = settings.stay_s
         self._stay_until = self._returned_at = -math.inf
+        self._share: float | None = None
 
     @property
     def mode(self) -> Mode:
@@ -127,11 +128,9 @@ class Guard:
     @property
     def canary_share(self) -> float:
         """Share of picks left to the one not in charge; none while cold."""
-        settings = self._settings
-        if self.reason is Reason.COLD:
-            return 0.0
-        wary = not self._canary.enough or self._canary.z >= settings.wary_z
-        return settings.wary_share if self.reason is Reason.NONE and wary else settings.canary_share
+        if self._share is None:
+            self._share = self._canary_share()
+        return self._share
 
     def propensity(self, by: int) -> float:
         """Probability that the next pick is decided by the rule or by the model."""
@@ -175,6 +174,7 @@ class Guard:
         self._judge(now)
         if verdict:
             self._canary.restart()
+            self._share = None
 
     def inspect(self, rows: int, insane: int, now: float) -> None:
         """So many rows came in, so many of them insane (`experience.sane`)."""
@@ -213,6 +213,13 @@ class Guard:
             "insane_share": self._insane_share.mean,
         }
 
+    def _canary_share(self) -> float:
+        settings = self._settings
+        if self.reason is Reason.COLD:
+            return 0.0
+        wary = not self._canary.enough or self._canary.z >= settings.wary_z
+        return settings.wary_share if self.reason is Reason.NONE and wary else settings.canary_share
+
     def _wanted(self) -> Reason:
         settings = self._settings
         seen = self._rows >= settings.cold_rows and self._predictions >= settings.cold_predictions
@@ -227,6 +234,7 @@ class Guard:
         return Reason.CANARY if self._canary.tripped else Reason.NONE
 
     def _judge(self, now: float) -> None:
+        self._share = None
         wanted = self._wanted()
         if wanted is self.reason:
             return

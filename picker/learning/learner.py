@@ -135,11 +135,10 @@ class Learner:
         beyond = outside(told.known.trees.astype(np.float32), model.lowest, model.highest, SLACK)
         return Opinion(judgement, told, best, unknown_ground(beyond, best))
 
-    def placed(self, request: Request, rows: Rows, row: int, now: float) -> None:
-        """Row `row` was picked."""
+    def placed(self, request: Request, rows: Rows, row: int, output_tokens: float, now: float) -> None:
+        """Row `row` was picked; the answer is expected to come to so many tokens."""
         slot = int(rows.slots[row])
-        output = self.lengths.expect(request).mean
-        self.pressure.placed(slot, float(rows.new_tokens[row]), output, float(rows.kv_tokens[row]), now)
+        self.pressure.placed(slot, float(rows.new_tokens[row]), output_tokens, float(rows.kv_tokens[row]), now)
         self.reuse.asked(request.chain, now)
         self._slots[_PICKED_AT, slot] = now
 

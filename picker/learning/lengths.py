@@ -5,6 +5,7 @@ per prefix group within a model, per model, and over all; the narrowest that has
 max_tokens is the cap.
 """
 
+import math
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -48,14 +49,15 @@ class OutputLengths:
 
     def expect(self, request: Request) -> Length:
         """What an answer to this request will come to."""
-        cap = float(request.max_tokens) if request.max_tokens else float("inf")
-        for key in _keys(request):
-            known = self._by_key.get(key)
-            if known is not None and known.seen >= ENOUGH:
-                return _capped(known, cap)
-        if self._all.seen:
-            return _capped(self._all, cap)
-        return Length(min(FIRST_GUESS, cap), min(2 * FIRST_GUESS, cap))
+        known, cap = self._known(request), _cap(request)
+        if known is None:
+            return Length(min(FIRST_GUESS, cap), min(2 * FIRST_GUESS, cap))
+        return Length(min(float(known.mean.get()), cap), min(float(known.p90.get() or FIRST_GUESS), cap))
+
+    def mean(self, request: Request) -> float:
+        """The mean alone, which is what a pick asks for."""
+        known = self._known(request)
+        return min(FIRST_GUESS if known is None else float(known.mean.get()), _cap(request))
 
     def learn(self, request: Request, output_tokens: float) -> None:
         """An answer came to so many tokens."""
@@ -67,6 +69,13 @@ class OutputLengths:
         while len(self._by_key) > MOST_KEYS:
             self._by_key.popitem(last=False)
 
+    def _known(self, request: Request) -> _Lengths | None:
+        for key in _keys(request):
+            known = self._by_key.get(key)
+            if known is not None and known.seen >= ENOUGH:
+                return known
+        return self._all if self._all.seen else None
+
 
 def _keys(request: Request) -> tuple[tuple[str, int] | str, ...]:
     chain = request.chain
@@ -75,5 +84,5 @@ def _keys(request: Request) -> tuple[tuple[str, int] | str, ...]:
     return (request.model, int(chain[min(len(chain), GROUP_BLOCKS) - 1])), request.model
 
 
-def _capped(known: _Lengths, cap: float) -> Length:
-    return Length(min(float(known.mean.get()), cap), min(float(known.p90.get() or FIRST_GUESS), cap))
+def _cap(request: Request) -> float:
+    return float(request.max_tokens) if request.max_tokens else math.inf

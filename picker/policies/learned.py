@@ -100,20 +100,19 @@ class Learned:
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
         learner, guard = self.learner, self.learner.guard
-        rule = self.rule.score(request, rows, now)
-        rule_cost = _where_it_fits(rule.cost, request, rows)
         if learner.model is None or not len(rows):
-            memo = _Pick(learner.predict(request, rows, now), None, BY_RULE, 0, guard.why(BY_RULE))
-            return Scores(rule_cost, rule.reasons, by="rule", because=memo.reason.value, memo=memo)
+            return self._by_rule(request, rows, now)
+        rule_cost = _where_it_fits(self.rule.cost(request, rows, now), request, rows)
         stakes = self._stakes(request, len(rows), now)
         try:
             opinion = learner.judge(request, rows, stakes, now)
         except Exception:
             # Whatever is wrong with what was learned, the request gets its endpoint; the count shows it.
             guard.picked(Reason.FAILED)
-            return Scores(rule_cost, rule.reasons, by="rule", because=Reason.FAILED.value)
+            return Scores(rule_cost, self.rule.score(request, rows, now).reasons, None, "rule", Reason.FAILED.value)
         said, best, ruled = opinion.judgement, opinion.best, int(rule_cost.argmin())
-        least = float(said.cost[best])
+        costs = said.cost
+        least = float(costs[best])
         unknown = (self._guarded and opinion.unknown) or not math.isfinite(least)
         share = guard.propensity(BY_MODEL) if self._guarded else 1.0
         by = BY_MODEL if self._rng.random() < share else BY_RULE
@@ -123,22 +122,31 @@ class Learned:
         within = max(least, least * max(NEAR, math.exp(NEAR_SPREADS * learner.spread)))
         explored = self.params.exploration
         # The rule also knows what no prediction of one request does: how to keep a pool even.
-        cost = _first(said.cost, ruled) if said.cost[ruled] <= within else said.cost
+        cost = _first(costs, ruled) if costs[ruled] <= within else costs
         propensity = propensities(cost, rule_cost, within, 0.0 if unknown else share, explored)
         reasons = Reasons(said, rule_cost, stakes.decode_weight, stakes.congestion)
         drawn = share if by == BY_MODEL else 1.0 - share
-        memo = _Pick(opinion.foresight, said, by, ruled, reason, 0.0 if unknown else 1.0 / max(drawn, 1e-3))
+        weight = 0.0 if unknown else 1.0 / max(drawn, 1e-3)
+        memo = _Pick(opinion.foresight, said, by, ruled, reason, stakes.output_tokens, weight)
         if by == BY_RULE:
             return Scores(rule_cost, reasons, propensity, "rule", reason.value, memo)
         because = reason.value
         starved = probe(learner.since_picked(rows.slots, now), now - self._probed_at, self._rate)
-        if starved is not None and said.cost[starved] <= PROBE_COST * said.cost[best]:
+        if starved is not None and costs[starved] <= PROBE_COST * least:
             cost, because = _first(cost, starved), "probe"
             propensity = np.where(np.arange(len(rows)) == starved, 1.0, 0.0)
             memo.probe, memo.weight = True, 0.0
         elif self._rng.random() < explored:
             cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(cost <= within)))), "exploration"
         return Scores(cost, reasons, propensity, "model", because, memo)
+
+    def _by_rule(self, request: Request, rows: Rows, now: float) -> Scores:
+        """While there is no model."""
+        rule, reason = self.rule.score(request, rows, now), self.learner.guard.why(BY_RULE)
+        memo = _Pick(
+            self.learner.predict(request, rows, now), None, BY_RULE, 0, reason, self.learner.lengths.mean(request)
+        )
+        return Scores(_where_it_fits(rule.cost, request, rows), rule.reasons, None, "rule", reason.value, memo)
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
         self.rule.picked(request, rows, row, now)
@@ -153,7 +161,7 @@ class Learned:
         if not isinstance(pick, _Pick) or pick.foresight is None:
             return
         learner = self.learner
-        learner.placed(request, rows, row, now)
+        learner.placed(request, rows, row, pick.output_tokens, now)
         learner.reserved(
             flight, request, rows, row, pick.foresight, by=pick.by, propensity=propensity, weight=pick.weight, now=now
         )
@@ -202,7 +210,7 @@ class Learned:
         slo_ttft = SLO_TTFT_MS + SLO_TTFT_MS_PER_1K * request.prompt_tokens / 1e3
         return Stakes(
             prompt_tokens=max(1.0, request.prompt_tokens),
-            output_tokens=self.learner.lengths.expect(request).mean,
+            output_tokens=self.learner.lengths.mean(request),
             decode_weight=self.balance.weight if self._marginal else 0.0,
             congestion=self.congestion.factor(endpoints, now) if self._marginal else 0.0,
             weights=self._weights,
@@ -221,6 +229,7 @@ class _Pick:
     by: int
     ruled: int
     reason: Reason
+    output_tokens: float
     weight: float = 0.0
     """One over the chance that the one who decided had of deciding; 0 where that was not drawn."""
     probe: bool = False
@@ -242,7 +251,7 @@ def _weights(params: Params) -> Weights:
 
 def _where_it_fits(rule_cost: Column, request: Request, rows: Rows) -> Column:
     """The rule's costs without endpoints that would refuse the prompt, as long as one is left that it did not drop."""
-    if not len(rows) or rows.kv_tokens.min() >= request.prompt_tokens:
+    if not len(rows) or np.minimum.reduce(rows.kv_tokens) >= request.prompt_tokens:
         return rule_cost
     cost = np.where(too_small(rows, request.prompt_tokens), np.inf, rule_cost)
     return cost if np.isfinite(cost).any() else rule_cost
@@ -251,7 +260,7 @@ def _where_it_fits(rule_cost: Column, request: Request, rows: Rows) -> Column:
 def _first(cost: Column, row: int) -> Column:
     """The same costs, but for `row` being the least."""
     changed = cost.copy()
-    changed[row] = cost.min() - 1.0
+    changed[row] = np.minimum.reduce(cost) - 1.0
     return changed
 
 

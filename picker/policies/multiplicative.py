@@ -35,7 +35,7 @@ import msgspec
 import numpy as np
 
 from picker.engines.rows import Column, Rows
-from picker.policies.hot_prefix import HotPrefixes
+from picker.policies.hot_prefix import HotPrefixes, Mask
 from picker.policies.policy import Scores
 from picker.requests.request import Request
 
@@ -54,16 +54,23 @@ class Multiplicative:
         self._hot_prefixes = HotPrefixes(window_s) if window_s > 0 else None
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
-        cost = _product(rows)
         reasons = {"queued_tokens": rows.queued_tokens, "new_tokens": rows.new_tokens, "batch": rows.batch}
-        dropped = self._hot_prefixes.dropped(request, rows, now) if self._hot_prefixes else None
+        dropped = self._dropped(request, rows, now)
         if dropped is None:
-            return Scores(cost, reasons)
-        return Scores(np.where(dropped, np.inf, cost), {**reasons, "hot_prefix": dropped.astype(np.float64)})
+            return Scores(_product(rows), reasons)
+        return Scores(np.where(dropped, np.inf, _product(rows)), {**reasons, "hot_prefix": dropped.astype(np.float64)})
+
+    def cost(self, request: Request, rows: Rows, now: float) -> Column:
+        """The costs of `score`, (N,), without a word about why."""
+        dropped = self._dropped(request, rows, now)
+        return _product(rows) if dropped is None else np.where(dropped, np.inf, _product(rows))
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
         if self._hot_prefixes:
             self._hot_prefixes.picked(request, rows, _product(rows), now)
+
+    def _dropped(self, request: Request, rows: Rows, now: float) -> Mask | None:
+        return self._hot_prefixes.dropped(request, rows, now) if self._hot_prefixes else None
 
 
 def _product(rows: Rows) -> Column:

@@ -104,7 +104,7 @@ class Staged:
         places = self._places
         if places is None or not len(rows):
             return self.inner.score(request, rows, now)
-        output = self._watch.outputs.expect(request).mean
+        output = self._watch.outputs.mean(request)
         choice = places.choose(request.prompt_tokens, self._length(request, output), output, rows)
         if choice is None:
             return self.inner.score(request, rows, now)
@@ -134,7 +134,7 @@ class Staged:
     ) -> None:
         length = None
         if not self._params.migration:
-            length = self._length(request, self._watch.outputs.expect(request).mean)
+            length = self._length(request, self._watch.outputs.mean(request))
         self._watch.placed(flight, request, rows, row, length)
         if not isinstance(self.inner, Learns):
             return

@@ -36,7 +36,7 @@ class Service:
         request = request or example_request(1000, prefix=self.flights)
         rows = example_rows(request, **(columns or {"batch": [0.0] * 3}))
         said = self.learner.predict(request, rows, self.now)
-        self.learner.placed(request, rows, row, self.now)
+        self.learner.placed(request, rows, row, 200.0, self.now)
         self.learner.reserved(self.flights, request, rows, row, said, by=by, propensity=0.5, weight=1.0, now=self.now)
         return self.flights
 
