@@ -133,7 +133,7 @@ class GrpcioServer:
     """A grpc.aio server on its port."""
 
     def __init__(self, server: grpc.aio.Server, port: int) -> None:
-        self._server, self.port = server, port
+        self._server, self.port, self.refused = server, port, 0
 
     async def start(self) -> None:
         """Begin to serve."""

@@ -24,10 +24,15 @@ class LeanServer:
     def __init__(self, answer: Answer, limits: Limits) -> None:
         self.answer, self.longest = answer, limits.send
         self.limits = WireLimits(message_bytes=limits.receive)
+        self.refused, self._room = 0, limits.connections
         self._shells: set[Shell] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._stopping = False
+
+    def __len__(self) -> int:
+        """Connections that are there."""
+        return len(self._shells)
 
     async def open(self, door: Door) -> None:
         """Take the port. Raises OSError, ValueError."""
@@ -59,10 +64,16 @@ class LeanServer:
                 shell.abort()
 
     def came(self, shell: Shell) -> None:
-        """A connection was made."""
+        """A connection was made. Beyond the room there is it is told goodbye; beyond twice that, not even so."""
         self._shells.add(shell)
         self._empty.clear()
-        if self._stopping:
+        crowded = len(self._shells) > self._room
+        self.refused += crowded
+        if len(self._shells) > 2 * self._room:
+            shell.abort()
+        elif crowded:
+            shell.shut()
+        elif self._stopping:
             shell.drain()
 
     def went(self, shell: Shell) -> None:

@@ -12,6 +12,7 @@ from picker.server.admin import Shown, Together, admin_app, metrics_app
 from picker.server.background import background, stop_signal
 from picker.server.collected import Collected
 from picker.server.config import PickerConfig, load_config, read_config
+from picker.server.connections import ConnectionMetrics
 from picker.server.handoff_feed import Feed, feed_app
 from picker.server.health import Health
 from picker.server.keepers import Keeper
@@ -48,6 +49,7 @@ class PickerProcess:
         self.pools = Pools({pool.name: pool.service for pool in self.served}, options.pool_header)
         self.streams, self.logs = Streams(self.pools), AccessLogs(self.pools)
         self.health = Health(strict=options.leader_election)
+        self.servers: list[Server] = []
         self.keepers: list[Keeper] = []
         self.leading = not options.leader_election
         self.draining = False
@@ -100,9 +102,9 @@ async def serve(options: ServeOptions) -> None:
         for pool in process.served:
             for work in pool.background():
                 background(cleanup, work)
-        servers = await _servers(process)
+        await _open_servers(process)
         process.say_readiness()
-        for server in servers:
+        for server in process.servers:
             await server.start()
         health = await open_server(options.transport, Door(options.host, options.grpc_health_port), process.health)
         await health.start()
@@ -121,7 +123,7 @@ async def serve(options: ServeOptions) -> None:
         process.say_readiness()
         if leadership is not None:
             await leadership.aclose()
-        await _drain(process, servers)
+        await _drain(process)
         await health.stop(0)
 
 
@@ -138,19 +140,18 @@ async def _watch_pools(process: PickerProcess, cleanup: contextlib.AsyncExitStac
     return None
 
 
-async def _servers(process: PickerProcess) -> list[Server]:
+async def _open_servers(process: PickerProcess) -> None:
     """The common port, and one for each pool that has its own."""
     options = process.options
-    limits, servers = Limits(options.max_receive_bytes, options.max_send_bytes), []
+    limits = Limits(options.max_receive_bytes, options.max_send_bytes)
     own = [(pool.name, pool.port) for pool in options.pools if pool.port is not None]
     for pool, port in [("", options.grpc_port), *own]:
         door = Door(options.host, port, not options.secure_serving, options.cert_path, options.enable_cert_reload)
         ears = Ears(process.streams, process.logs, pool)
-        servers.append(await open_server(options.transport, door, process.health, ears, limits))
-    return servers
+        process.servers.append(await open_server(options.transport, door, process.health, ears, limits))
 
 
-async def _drain(process: PickerProcess, servers: list[Server]) -> None:
+async def _drain(process: PickerProcess) -> None:
     """Not ready any more: wait until that is known, then no new streams; answers that do not pass through us go on
     without us at once."""
     options, patience_s = process.options, process.options.drain_timeout_s
@@ -162,7 +163,7 @@ async def _drain(process: PickerProcess, servers: list[Server]) -> None:
     pause_s = min(pause_s, patience_s)
     await asyncio.sleep(pause_s)
     patience_s -= pause_s
-    stopping = [asyncio.create_task(server.stop(patience_s)) for server in servers]
+    stopping = [asyncio.create_task(server.stop(patience_s)) for server in process.servers]
     left = process.streams.hand_back()
     log.info("draining", streams=left, patience_s=patience_s)
     with contextlib.suppress(TimeoutError):
@@ -206,7 +207,7 @@ async def _http(process: PickerProcess, cleanup: contextlib.AsyncExitStack) -> N
     folder = options.metrics_cert_dir
     tls = None if folder is None else metrics_context(folder, options.metrics_client_ca_file)
     listening = [
-        (metrics_app(sources), options.host, options.metrics_port, tls),
+        (metrics_app([*sources, ConnectionMetrics(process.servers)]), options.host, options.metrics_port, tls),
         (admin, "127.0.0.1", options.admin_port, None),
     ]
     if options.handoff_port is not None and options.handoff_token_file is not None:

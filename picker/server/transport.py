@@ -18,10 +18,12 @@ DEFAULT: Transport = "lean"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Largest gRPC messages, in bytes; Envoy's are bounded by its own buffer limits."""
+    """Largest gRPC messages, in bytes; Envoy's are bounded by its own buffer limits. Connections open at once, of
+    each port: an Envoy has one or two per thread. `grpcio` knows no such limit."""
 
     receive: int = 64 << 20
     send: int = 64 << 20
+    connections: int = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Server(Protocol):
     """A gRPC server that has its port."""
 
     port: int
+    refused: int
+    """Connections that there was no room for."""
 
     async def start(self) -> None:
         """Begin to serve."""

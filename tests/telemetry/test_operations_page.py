@@ -13,6 +13,7 @@ from picker.engines.ledger import Ledger
 from picker.engines.scrape import Scraper
 from picker.engines.table import EngineTable
 from picker.pool.kube.scope import KubeScope
+from picker.server.connections import ConnectionMetrics
 from picker.server.health import ALWAYS_SERVING, READY_NAMES
 from picker.server.kubernetes.source import KubernetesSource
 from picker.server.replicas import Replicas
@@ -33,7 +34,8 @@ def families() -> list[Metric]:
     learning = LearningMetrics(LoopState(), lambda: 0.0)
     watch = WatchMetrics(KubernetesSource(KubeScope("ns", pool="p"), print))
     replicas = Replicas("redis://nowhere", "stream", "us", (), local_flights())
-    told = (RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas)
+    connections = ConnectionMetrics([])
+    told = (connections, RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas)
     return [metric for source in told for metric in source.collect()]
 
 
