@@ -142,17 +142,14 @@ def streamed(part: int, body: bytes, end: bool) -> list[bytes]:
     """A body as streamed replies of at most CHUNK_BYTES each; `end` is set on the last, even of an empty body."""
     size = len(body)
     if size <= CHUNK_BYTES:
-        return [_chunk(part, body, end)] if size or end else []
-    return [
-        _chunk(part, body[start : start + CHUNK_BYTES], end and start + CHUNK_BYTES >= size)
-        for start in range(0, size, CHUNK_BYTES)
-    ]
-
-
-def _chunk(part: int, body: bytes, end: bool) -> bytes:
-    if end:
-        return _before_chunk(part, len(body), 2) + body + b"\x10\x01"
-    return _before_chunk(part, len(body), 0) + body
+        if end:
+            return [_before_chunk(part, size, 2) + body + b"\x10\x01"]
+        return [_before_chunk(part, size, 0) + body] if size else []
+    replies = []
+    for start in range(0, size, CHUNK_BYTES):
+        stop = start + CHUNK_BYTES
+        replies += streamed(part, body[start:stop], end and stop >= size)
+    return replies
 
 
 @lru_cache(maxsize=4096)

@@ -65,7 +65,7 @@ class UsageReader:
             data = self._carry + chunk if self._carry else chunk
             at = data.find(_KEY)
             if at < 0:
-                self._carry = _possible_start(data)
+                self._carry = _possible_start(data) if b'"' in data[1 - len(_KEY) :] else b""
                 return
             value = data[at + len(_KEY) :].lstrip(_BLANK)
             if value[:1] == b":":

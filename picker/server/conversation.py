@@ -45,15 +45,15 @@ class Conversation:
         "_decision",
         "_exchange",
         "_outcome",
-        "_service",
         "_started",
         "_subset",
         "_usage",
+        "service",
         "slow",
     )
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self.service = service
         self._exchange = Exchange(service.exchange_settings())
         self._started = service.clock()
         self._decision: Decision | None = None
@@ -95,8 +95,8 @@ class Conversation:
             _TAKES[type(event)](self, event)
 
     def _read(self, event: RequestArrived) -> None:
-        self._subset = event.subset if self._service.honour_subset else None
-        reader = self._service.reader
+        self._subset = event.subset if self.service.honour_subset else None
+        reader = self.service.reader
         self._body_bytes = len(event.body)
         try:
             draft = reader.parse(event.path, event.headers, event.body)
@@ -111,7 +111,7 @@ class Conversation:
         self._pick(request)
 
     def _pick(self, request: Request) -> None:
-        service = self._service
+        service = self.service
         began = service.clock()
         try:
             decision = service.router.pick(request, self._subset, began)
@@ -130,7 +130,7 @@ class Conversation:
         refusal = _refusal(error)
         if refusal.status >= 500 and not isinstance(error, NoEndpoint):
             log.error("request failed inside the picker", exc_info=error)
-        self._service.metrics.refused(model, refusal.status)
+        self.service.metrics.refused(model, refusal.status)
         self._exchange.refuse(refusal)
 
     def _answer_began(self, event: ResponseStarted) -> None:
@@ -140,7 +140,7 @@ class Conversation:
         if self._decision is None:
             return
         if event.served is not None:
-            self._service.router.served(self._decision.flight, event.served)
+            self.service.router.served(self._decision.flight, event.served)
         self._decision.outcome.streamed = event.streaming
         self._decision.outcome.status = event.status
 
@@ -153,19 +153,19 @@ class Conversation:
         self._usage.feed(event.body)
 
     def _first_byte(self, decision: Decision) -> None:
-        now = self._service.clock()
+        now = self.service.clock()
         # Said at once, not at the end: after a detach only the access log goes on, and this is the better figure.
         decision.outcome.ttft_s = self._outcome.ttft_s = now - self._started
-        self._service.router.first_byte(decision.flight, now)
+        self.service.router.first_byte(decision.flight, now)
 
     def _refused(self, event: RequestRefused) -> None:
-        self._service.metrics.refused("", event.refusal.status)
+        self.service.metrics.refused("", event.refusal.status)
 
     def _puzzled(self, event: ProtocolError) -> None:
-        self._service.metrics.protocol_errors.add()
+        self.service.metrics.protocol_errors.add()
 
     def _over(self, event: RequestEnded) -> None:
-        decision, service = self._decision, self._service
+        decision, service = self._decision, self.service
         if decision is None:
             return
         if event.ending is Ending.DETACHED:

@@ -174,9 +174,16 @@ class Shell(asyncio.Protocol):
     # ------------------------------------------------------------------ in between
 
     def _hear(self, events: list[Event]) -> None:
+        calls, wire = self._calls, self._wire
         for event in events:
             try:
-                self._take(event)
+                if type(event) is not MessageReceived:
+                    self._take(event)
+                elif (call := calls.get(event.stream)) is not None:
+                    call.message(event.data)
+                    if wire.waiting and wire.queued_bytes(event.stream) > CROWDED:
+                        self._crowded.add(event.stream)
+                        wire.hold(event.stream)
             except Exception as error:
                 # One failing stream never touches another.
                 log.error("stream failed", exc_info=error)
@@ -185,13 +192,7 @@ class Shell(asyncio.Protocol):
     def _take(self, event: Event) -> None:
         number = event.stream
         call = self._calls.get(number)
-        if isinstance(event, MessageReceived):
-            if call is not None:
-                call.message(event.data)
-                if self._wire.queued_bytes(number) > CROWDED:
-                    self._crowded.add(number)
-                    self._wire.hold(number)
-        elif isinstance(event, StreamOpened):
+        if isinstance(event, StreamOpened):
             self._unset = True
             call = self._house.answer(Line(self, self._wire, number), event.path, event.metadata)
             if call is None:

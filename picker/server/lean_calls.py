@@ -25,10 +25,10 @@ class Process:
         self._waiting: deque[bytes | None] = deque()
 
     def message(self, data: bytes) -> None:
-        if self._reading is not None:
+        if self._reading is None:
+            self._say(self._stream.receive(data))
+        else:
             self._waiting.append(data)
-            return
-        self._say(self._stream.receive(data))
 
     def half_closed(self) -> None:
         if self._reading is not None:
@@ -51,7 +51,8 @@ class Process:
 
     def _say(self, replies: list[bytes]) -> None:
         line, stream = self._line, self._stream
-        line.send(replies)
+        if replies:
+            line.send(replies)
         if (slow := stream.slow) is not None:
             line.hold()
             self._reading = asyncio.get_running_loop().run_in_executor(self._readers, slow)

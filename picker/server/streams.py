@@ -16,7 +16,6 @@ from picker.exchange.failures import Refusal
 from picker.requests.request import Request
 from picker.server.conversation import Conversation
 from picker.server.pools import Pools
-from picker.server.service import Service
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
@@ -79,13 +78,12 @@ class ProcessStream:
     more may be received: it is to be called in `streams.readers`, and what it gives or raises goes to `resume`.
     """
 
-    __slots__ = ("_began", "_carrier", "_conversation", "_metadata", "_port", "_refused", "_service", "_streams")
+    __slots__ = ("_began", "_carrier", "_conversation", "_metadata", "_port", "_refused", "_streams")
 
     def __init__(self, streams: Streams, carrier: Carrier, port: str, metadata: Metadata) -> None:
         """`port`: the pool whose own port it came on, or empty."""
         self._streams, self._carrier, self._port, self._metadata = streams, carrier, port, metadata
         self._conversation: Conversation | None = None
-        self._service: Service | None = None
         self._refused = False
         self._began = streams.pools.first.clock()
         streams.opened(carrier)
@@ -100,17 +98,18 @@ class ProcessStream:
             pools.first.metrics.refused("", service.status)
             self._refused = True
             return [encode.immediate(service)]
-        self._service, self._conversation = service, Conversation(service)
+        self._conversation = conversation = Conversation(service)
         service.metrics.streams_inflight += 1
-        return self._conversation.receive(message)
+        return conversation.receive(message)
 
     @property
     def slow(self) -> Callable[[], Request] | None:
         """A reading that takes too long for the loop."""
-        conversation, service = self._conversation, self._service
-        if conversation is None or service is None or (draft := conversation.slow) is None:
+        conversation = self._conversation
+        if conversation is None or (draft := conversation.slow) is None:
             return None
-        return lambda: service.reader.finish(draft)
+        reader = conversation.service.reader
+        return lambda: reader.finish(draft)
 
     def resume(self, result: Request | Exception) -> list[bytes]:
         """The slow reading ended; gives the replies to write."""
@@ -132,13 +131,15 @@ class ProcessStream:
     def close(self, code: str) -> None:
         """The stream is over; `code` is the name of a gRPC status."""
         self._streams.closed(self._carrier)
-        if self._conversation is None or self._service is None:
+        conversation = self._conversation
+        if conversation is None:
             return
-        metrics = self._service.metrics
-        self._conversation.close()
+        conversation.close()
+        service = conversation.service
+        metrics = service.metrics
         metrics.streams_inflight -= 1
         metrics.streams.add(code)
-        metrics.stream_seconds.observe(self._service.clock() - self._began)
+        metrics.stream_seconds.observe(service.clock() - self._began)
 
 
 class AccessLogs:

@@ -132,6 +132,11 @@ class Connection:
         return 0 if call is None else len(call.queue)
 
     @property
+    def waiting(self) -> int:
+        """The same of all streams."""
+        return self._outbox.waiting
+
+    @property
     def queued_total(self) -> int:
         """Bytes that wait for windows or to be taken by `data_to_send`."""
         return self._outbox.waiting + self._outbox.ready_bytes
@@ -194,6 +199,7 @@ class Connection:
             at = len(PREFACE)
         streams = session.quick
         events = session.events
+        short, half_stream, half_connection = self._short, self._half_stream, self._half_connection
         while end - at >= HEAD.size:
             word, flags, number = HEAD.unpack_from(buffer, at)
             start = at + 9
@@ -204,7 +210,7 @@ class Connection:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
                 at -= size + 9
                 break
-            if not word & 0xFF and flags < 2 and 5 <= size <= self._short:
+            if not word & 0xFF and flags < 2 and 5 <= size <= short:
                 stream = streams.get(number)
                 if stream is not None and stream.plain:
                     packed, length = PREFIX.unpack_from(buffer, start)
@@ -212,11 +218,11 @@ class Connection:
                         events.append(MessageReceived(number, buffer[start + 5 : at]))
                         session.taken += size
                         stream.taken += size
-                        if session.taken > self._half_connection:
+                        if session.taken > half_connection:
                             connection_room(session)
                         if flags:
                             session.half_close(stream)
-                        elif stream.taken > self._half_stream:
+                        elif stream.taken > half_stream:
                             session.room(stream)
                         continue
             incoming(session, word & 0xFF, flags, number, buffer[start:at])

@@ -1,11 +1,9 @@
-"""What a connection tells its owner, in the order in which it happens.
-
-Mutable only because frozen dataclasses take four times as long to make, and one is made for every message.
-"""
+"""What a connection tells its owner, in the order in which it happens."""
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class Reason(enum.Enum):
@@ -23,8 +21,7 @@ class Reason(enum.Enum):
     """The connection ended with the stream still open."""
 
 
-@dataclass(slots=True)
-class StreamOpened:
+class StreamOpened(Struct, frozen=True, gc=False):
     """A call. `path` is `/service/method` as the peer wrote it, any at all.
 
     `metadata`: names in lower case and values, in order, without pseudo-headers; values of `-bin` names still in
@@ -37,23 +34,20 @@ class StreamOpened:
     deadline: float
 
 
-@dataclass(slots=True)
-class MessageReceived:
+class MessageReceived(Struct, frozen=True, gc=False):
     """One whole message, without its gRPC prefix."""
 
     stream: int
     data: bytes
 
 
-@dataclass(slots=True)
-class HalfClosed:
+class HalfClosed(Struct, frozen=True, gc=False):
     """The peer sends no more messages; it still reads."""
 
     stream: int
 
 
-@dataclass(slots=True)
-class StreamEnded:
+class StreamEnded(Struct, frozen=True, gc=False):
     """Nothing more will come and nothing more can be sent. Exactly once for every stream that was opened and that the
     owner did not finish or reset itself, always the stream's last event."""
 
