@@ -63,7 +63,10 @@ class Session:
             return await response.json(content_type=None) if response.content_length else None
 
     async def metrics(self) -> str:
-        async with self.http.get("/metrics") as response:
+        return await self.get("/metrics")
+
+    async def get(self, url: str) -> str:
+        async with self.http.get(url) as response:
             return await response.text()
 
 

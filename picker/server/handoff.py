@@ -269,7 +269,9 @@ def handoff(
             moves=given["moves"],
             pull=kv == "pull",
             failover=failover,
-            bids=BidSettings(transfers=given["max_transfers"], move_ms=given["least_gain_ms"]),
+            bids=BidSettings(
+                transfers=given["max_transfers"], move_ms=given["least_gain_ms"], computes=kv == "compute"
+            ),
         )
         uvloop.run(serve(options, drain_s))
     except (ValueError, OSError) as error:

@@ -37,6 +37,7 @@ class Moves:
     def __init__(self, clock: Clock, streams: Streams, settings: Migration, policy: Moving) -> None:
         self.tally = Tally()
         self._clock, self._streams, self._settings, self._policy = clock, streams, settings, policy
+        self._bids = BidSettings(transfers=settings.transfers, computes=settings.kv == "compute")
         self._links = Links(settings.link_gbps)
         self._stations: dict[str, Station] = {}
         self._slots: dict[int, str] = {}
@@ -73,7 +74,7 @@ class Moves:
                 continue
             if agent is None:
                 assert model is not None
-                agent = self._agents[name] = Agent(name, model, BidSettings(transfers=self._settings.transfers))
+                agent = self._agents[name] = Agent(name, model, self._bids)
                 # Agents tick one after another, not all at once.
                 self._clock.at(self._clock.now + TICK_MS * (len(self._agents) * _GOLDEN % 1), self._tick, agent)
             agent.model = model or agent.model

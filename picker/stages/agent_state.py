@@ -67,6 +67,8 @@ class BidSettings:
     transfers: int = 3
     line_ms: float = 1000.0
     """An engine with a longer wait takes nobody: what is brought would be evicted before it is used."""
+    computes: bool = False
+    """KV is not brought but computed anew, where the request goes."""
     window_s: float = 0.05
     accept_s: float = 0.2
     copy_s: float = 10.0

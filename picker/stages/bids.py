@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from picker.stages.agent_state import BidSettings, Membership, OwnState, Resident, reliefs_ms, step_ms
+from picker.stages.agent_state import BidSettings, Membership, OwnState, Resident, prefill_ms, reliefs_ms, step_ms
 from picker.stages.incoming import Incoming
 from picker.stages.messages import (
     Accept,
@@ -268,9 +268,14 @@ class Agent:
     def _bid(self, ask: Ask) -> list[Output]:
         if not self._room(ask.kv_tokens) or self._hot():
             return []
+        copy_ms = prefill_ms(self.model, ask.length, ask.length) if self.settings.computes else 0.0
+        if copy_ms > 1e3 * self.settings.copy_s:
+            return []
+        here = len(self._state.residents)
         after = self._step_ms(ask.length)
-        burden = len(self._state.residents) * (after - self._step_ms())
-        return [Bid(self.name, ask.sender, ask.ask, after, burden, self._state.wait_ms)]
+        # All that is here waits for each step of that prefill, and so does who comes next.
+        once = self._state.wait_ms + copy_ms * (here + 1)
+        return [Bid(self.name, ask.sender, ask.ask, after, here * (after - self._step_ms()), once)]
 
     def _room(self, kv_tokens: int) -> bool:
         fits = 0 < kv_tokens <= self._state.kv_free - self.incoming.reserved_tokens

@@ -33,8 +33,8 @@ class Ask(Message):
 
 @dataclass(frozen=True, slots=True)
 class Bid(Message):
-    """It would have steps of `step_ms` here, the first after `wait_ms`, and all that is here would have `burden_ms`
-    more of them per step."""
+    """It would have steps of `step_ms` here, and all that is here would have `burden_ms` more of them per step. Once it
+    costs `wait_ms`: how long it waits for its first step, and what others wait if its KV is computed here."""
 
     ask: int
     step_ms: float

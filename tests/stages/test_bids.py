@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_agents import A_STAGE, LOAD, agent, resident, said, state, to_commit
 from stage_traffic import ENGINE
 
-from picker.stages.agent_state import Membership, Resident, reliefs_ms, step_ms
+from picker.stages.agent_state import Membership, Resident, prefill_ms, reliefs_ms, step_ms
 from picker.stages.messages import (
     Accept,
     Ask,
@@ -103,6 +103,27 @@ def test_an_engine_without_room_or_with_worries_of_its_own_does_not_bid() -> Non
 
     assert full.receive(Ask("b", "a", 0, 10.0, LOAD), 0.0) == []
     assert asking.receive(Ask("b", "a", 0, 10.0, LOAD), 0.0) == []
+
+
+def test_where_kv_is_computed_anew_the_wait_of_those_who_are_there_is_in_the_bid() -> None:
+    asked = Ask("b", "a", 0, 2000.0, LOAD)
+    bids = []
+    for computes in (False, True):
+        bidder = agent()
+        bidder.settings = replace(bidder.settings, computes=computes)
+        bidder.tick(state(resident()), 0.0)
+        bids += [bid for bid in bidder.receive(asked, 0.01) if isinstance(bid, Bid)]
+
+    brought, computed = bids
+    assert computed == replace(brought, wait_ms=2 * prefill_ms(ENGINE, 2000.0, 2000.0))
+
+
+def test_nobody_bids_for_kv_that_takes_longer_to_compute_than_a_copy_may() -> None:
+    bidder = agent()
+    bidder.settings = replace(bidder.settings, computes=True)
+    bidder.tick(state(), 0.0)
+
+    assert not bidder.receive(Ask("b", "a", 0, 900_000.0, LOAD), 0.01)
 
 
 def test_the_best_bid_gets_the_offer() -> None:
