@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 from server import start_server
@@ -82,7 +83,9 @@ class Pair:
 
 
 @pytest_asyncio.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    """Both with the policy that the test names, or else the rule."""
+    policy = getattr(request, "param", "multiplicative")
     children, socket = Children(tmp_path / "logs"), tmp_path / "redis.sock"
     timeout = aiohttp.ClientTimeout(total=120)
     try:
@@ -93,7 +96,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
             stacks[1].engines = stacks[0].engines
             for stack in stacks:
                 stack.folder.mkdir()
-                await stack.start_picker({"replicasUrl": f"unix://{socket}"}, ["--policy", "multiplicative"])
+                await stack.start_picker({"replicasUrl": f"unix://{socket}"}, ["--policy", policy])
                 await stack.start_envoy("access-log")
             replicas = [Replica(stack, session) for stack in stacks]
             there = Pair(replicas[0], replicas[1], server, children, socket)
@@ -138,3 +141,12 @@ async def test_without_the_server_each_serves_alone_and_says_so_and_with_it_both
     await start_server(pair.children, pair.socket)
     await pair.together()
     await asyncio.gather(*(replica.ask("and now?") for replica in replicas))
+
+
+@pytest.mark.parametrize("pair", ["learned"], indirect=True)
+async def test_what_came_of_the_picks_of_one_teaches_the_other(pair: Pair) -> None:
+    await asyncio.gather(*(pair.one.ask(f"{i} hello", max_tokens=4, stream=True) for i in range(12)))
+    await pair.two.until("picker_learning_heard_rows_total", 12)
+    assert await pair.two.metric("picker_learning_unread_rows_total") == 0
+    assert await pair.two.metric("picker_learning_rows_total") == 0
+    assert await pair.one.metric("picker_learning_heard_rows_total") == 0

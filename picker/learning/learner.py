@@ -161,7 +161,7 @@ class Learner:
         told, slot = prediction.of(row), int(rows.slots[row])
         kept = row_of(
             now,
-            self._number(slot),
+            self.number(slot),
             int(rows.hardware[row]),
             by,
             propensity,
@@ -190,13 +190,54 @@ class Learner:
         if pending is None or pending.told or not 0 < ttft_s * 1e3 < LONGEST_MS:
             return
         pending.told = True
-        log_ttft = math.log(ttft_s * 1e3)
+        if pending.slot >= 0:
+            pending.row["ttft_ms"] = ttft_s * 1e3
+            self._recent.remember(pending.slot, pending.row)
+        self._first_token(pending, math.log(ttft_s * 1e3), now)
+
+    def ended(
+        self, flight: int, ttft_s: float | None, tpot_s: float | None, output_tokens: int | None, now: float
+    ) -> None:
+        """The request is over; its row goes to the outbox if its first token came."""
+        if ttft_s is not None:
+            self.first_byte(flight, ttft_s, now)
+        pending = self._pending.pop(flight, None)
+        if pending is None or ttft_s is None:
+            return
+        row = pending.row
+        row["ttft_ms"], row["tpot_ms"] = ttft_s * 1e3, math.nan if tpot_s is None else tpot_s * 1e3
+        if output_tokens is not None:
+            row["output_tokens"] = output_tokens
+            self.lengths.learn(pending.request, float(output_tokens))
+        if tpot_s is not None and tpot_s > 0:
+            self._later_tokens(pending, math.log(tpot_s * 1e3), now)
+        self._send(row)
+
+    def answered(self, flight: int, answer_s: float, output_tokens: int | None, now: float) -> None:
+        """The request is over, and its answer of so many tokens came whole after so many seconds: what the first one
+        took of them is what the model says (`picker/learning/whole.py`). Without their number it teaches nothing."""
+        pending = self._pending.pop(flight, None)
+        if pending is None or not output_tokens or output_tokens < 1 or not 0 < answer_s * 1e3 < LONGEST_MS:
+            return
+        self.lengths.learn(pending.request, float(output_tokens))
+        row = pending.row
+        row["whole"], row["ttft_ms"], row["output_tokens"] = 1, answer_s * 1e3, output_tokens
+        if pending.slot >= 0:
+            self._recent.remember(pending.slot, row)
+        log_ttft, log_tpot = pending.log_ttft, pending.log_tpot
+        if math.isfinite(log_ttft + log_tpot):
+            together = math.exp(log_ttft) + (output_tokens - 1) * math.exp(log_tpot)
+            beyond = math.log(answer_s * 1e3 / together)
+            self._first_token(pending, log_ttft + beyond, now)
+            if output_tokens > 1:
+                self._later_tokens(pending, log_tpot + beyond, now)
+        self._send(row)
+
+    def _first_token(self, pending: _Pending, log_ttft: float, now: float) -> None:
         residual = log_ttft - pending.log_ttft
         if pending.slot >= 0:
             self.corrections.observe(pending.slot, residual, math.nan, now)
             self._slots[_SEEN, pending.slot] += 1
-            pending.row["ttft_ms"] = ttft_s * 1e3
-            self._recent.remember(pending.slot, pending.row)
             if self.drift.observe(pending.slot, residual):
                 self.corrections.hurry(pending.slot)
                 self.forgotten.append((int(pending.row["endpoint"][0]), now))
@@ -211,26 +252,14 @@ class Learner:
         self._baseline.learn(pending.at_pick, log_ttft)
         self._before.learn(pending.before_pick, log_ttft)
 
-    def ended(
-        self, flight: int, ttft_s: float | None, tpot_s: float | None, output_tokens: int | None, now: float
-    ) -> None:
-        """The request is over; its row goes to the outbox if its first token came."""
-        pending = self._pending.pop(flight, None)
-        if pending is None or ttft_s is None:
-            return
-        self._pending[flight] = pending
-        self.first_byte(flight, ttft_s, now)
-        del self._pending[flight]
-        row = pending.row
-        row["ttft_ms"], row["tpot_ms"] = ttft_s * 1e3, math.nan if tpot_s is None else tpot_s * 1e3
-        if output_tokens is not None:
-            row["output_tokens"] = output_tokens
-            self.lengths.learn(pending.request, float(output_tokens))
-        if tpot_s is not None and tpot_s > 0 and math.isfinite(pending.log_tpot):
-            slower = math.log(tpot_s * 1e3) - pending.log_tpot
+    def _later_tokens(self, pending: _Pending, log_tpot: float, now: float) -> None:
+        slower = log_tpot - pending.log_tpot
+        if math.isfinite(slower):
             self.corrections.observe(pending.slot, math.nan, slower, now)
             if self.online is not None:
-                self.online.learn(row["features"][0], math.nan, slower + pending.online[1])
+                self.online.learn(pending.row["features"][0], math.nan, slower + pending.online[1])
+
+    def _send(self, row: Experience) -> None:
         if len(self._outbox) >= MAX_OUTBOX:
             self._outbox.popleft()
             self.overflowed += 1
@@ -290,7 +319,7 @@ class Learner:
         since: Column = now - self._slots[_PICKED_AT, slots]
         return since
 
-    def _number(self, slot: int) -> int:
+    def number(self, slot: int) -> int:
         """Of the endpoint in this slot: never used twice."""
         if not self._slots[_NUMBER, slot]:
             self._numbers += 1

@@ -27,12 +27,17 @@ from picker.telemetry.learning import LoopState
 
 log = structlog.get_logger(__name__)
 
+Tell = Callable[[Experience], None]
+"""Hears of rows."""
+
 M = TypeVar("M")
 Taken = TypeVar("Taken", contravariant=True)
 
 TURN_S = 1.0
 MOST_WAITING = 20_000
 """Rows that wait for a trainer that is busy or away; older ones are dropped and counted."""
+MOST_HEARD = 8192
+"""Rows of others that wait for the next turn; more are dropped and counted."""
 MOST_FORGOTTEN = 1000
 """Changed endpoints that a busy trainer is told of; the window forgets all of them."""
 PATIENCE_S = 60.0
@@ -83,6 +88,9 @@ class LearningLoop(Generic[M]):
         self.state = LoopState()
         self.window = Window()
         self.model: M | None = None
+        self.tell: Tell | None = None
+        """Hears of the rows of our own picks, turn by turn."""
+        self._others: list[Experience] = []
         self._learner, self._encode, self._decode = learner, encode, decode
         self._first, self._argv, self._clock = first, tuple(argv), clock
         self._waiting = np.empty(0, EXPERIENCE)
@@ -96,6 +104,19 @@ class LearningLoop(Generic[M]):
         if model is not None:
             self._adopt(model, proven=True)
 
+    @property
+    def now(self) -> float:
+        """Seconds of the loop's clock, which is that of the rows."""
+        return self._clock()
+
+    def hear(self, rows: Experience) -> None:
+        """Rows of others that serve the same pool: they teach like ours, and are told to nobody."""
+        kept = rows[: MOST_HEARD - sum(map(len, self._others))]
+        self.state.heard += len(kept)
+        self.state.dropped += len(rows) - len(kept)
+        if len(kept):
+            self._others.append(kept)
+
     def collect(self) -> None:
         """Take what the learner has finished. Called each turn, and once at the end."""
         learner, now = self._learner, self._clock()
@@ -103,6 +124,10 @@ class LearningLoop(Generic[M]):
         rows = learner.drain(now)
         self.state.rows += len(rows)
         self.state.overflowed = learner.overflowed
+        if self.tell is not None and len(rows):
+            self.tell(rows[sane(rows)])
+        rows = np.concatenate((rows, *self._others))
+        self._others.clear()
         self.window.add(rows[sane(rows)])
         for endpoint, before_s in learner.forgotten:
             self.window.forget(endpoint, before_s)

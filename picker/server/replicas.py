@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -12,13 +12,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from picker.engines.ledger import IN_FLIGHT
-from picker.pool.view import PoolView
+from picker.pool.view import PoolView, Slots
 from picker.requests.request import Request
 from picker.routing.decisions import Decision
 from picker.routing.router import Router
 from picker.shared.flights import local_flights, mirror_of
 from picker.shared.mirror import key_of
-from picker.shared.replicas import BadMessage, Listener, Teller
+from picker.shared.replicas import BadMessage, Finished, Listener, Teller
 from picker.shared.rows import Block
 from picker.telemetry.metrics import gauge
 from picker.telemetry.tally import Count
@@ -49,14 +49,17 @@ class Replicas:
         self._url, self._stream = url, stream
         self._client()  # a URL that is wrong is said at start
         self._teller, self._listener = Teller(sender, own), Listener(sender, siblings, self.blocks)
-        self._slots: dict[int, int] = {}
+        self.slots: dict[int, int] = {}
+        """Of the endpoints here, by their keys."""
+        self.learn: Callable[[Finished], None] | None = None
+        """Who learns of what came of the others' picks."""
         self._flights = mirror_of(self.blocks)
 
     def follow(self, view: PoolView, capacity: int) -> None:
         """Our slots are these endpoints' from now on."""
         self._teller.follow(view, capacity)
         self._flights.follow(view, capacity)
-        self._slots = {int(key_of(e)): slot for e, slot in zip(view.endpoints, view.slots.tolist(), strict=True)}
+        self.slots = {int(key_of(e)): slot for e, slot in zip(view.endpoints, view.slots.tolist(), strict=True)}
 
     def picked(self, decision: Decision) -> None:
         """The others will hear where this prompt went."""
@@ -65,6 +68,10 @@ class Replicas:
 
     def ended(self, decision: Decision) -> None:
         """The ledger's rows tell."""
+
+    def finished(self, layout: int, slots: Slots, rows: bytes) -> None:
+        """The others will hear what came of picks for these slots."""
+        self._teller.finished(layout, slots, rows)
 
     def collect(self) -> Iterator[Metric]:
         """Its metrics."""
@@ -122,13 +129,16 @@ class Replicas:
     def _take(self, text: bytes, router: Router) -> None:
         now = time.monotonic()
         try:
-            placements = self._listener.hear(text, now)
+            news = self._listener.hear(text, now)
         except BadMessage:
             self._bad.add()
             return
-        for placement in placements:
-            if (slot := self._slots.get(placement.key)) is not None:
+        for placement in news.placements:
+            if (slot := self.slots.get(placement.key)) is not None:
                 router.hits.placed(Request(exact=placement.exact, chain=placement.blocks), slot, now)
+        if self.learn is not None:
+            for finished in news.finished:
+                self.learn(finished)
 
     def _client(self) -> Any:
         return redis.asyncio.Redis.from_url(

@@ -36,6 +36,7 @@ from picker.server.engine_watch import EngineWatch
 from picker.server.learning import Learning
 from picker.server.options import ServeOptions
 from picker.server.service import Service
+from picker.server.shared_learning import SharedLearning
 from picker.server.sharing import WorkersShare
 from picker.shared.flights import SharedFlights, local_flights
 from picker.telemetry.endpoints import EndpointTallies
@@ -88,6 +89,9 @@ class ServedPool:
         if isinstance(inner, Learned):
             folder = options.state_dir or (Path(settings.state_dir) if settings.state_dir else None)
             self.learning = Learning(inner, table, time.monotonic, _state_file(folder, name, lane))
+            if self._replicas is not None:
+                shared = SharedLearning(self.learning.loop, inner.learner, table, self._replicas)
+                self._replicas.learn = shared.hear
         self.router = Router(
             policy,
             PrefixHits(index, self.picks, ApproximateIndex(ttl_s=2.0)),

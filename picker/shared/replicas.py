@@ -1,4 +1,5 @@
-"""What replicas of a picker tell each other: requests in flight by endpoint, and which prompts went where.
+"""What replicas of a picker tell each other: requests in flight by endpoint, which prompts went where, and what came of
+finished picks, where somebody learns from them.
 
 A message goes to all replicas. What others have in flight becomes rows that a pick adds to its own, as it does with the
 workers of its own picker; a prompt that another replica placed is taken for one of ours by the text index. Times travel
@@ -18,10 +19,12 @@ from picker.requests.request import Chain
 from picker.shared.by_key import ByKey
 from picker.shared.flights import mirror_of
 from picker.shared.mirror import keys_of
-from picker.shared.rows import Block
+from picker.shared.rows import Block, Keys
 
 MOST_PLACEMENTS = 1024
 """Kept for the next message; when there are more, the oldest are not told."""
+MOST_BATCHES = 16
+"""The same of batches of finished picks."""
 MAX_BYTES = 8 << 20
 _SINCE = list(SINCE)
 
@@ -43,6 +46,26 @@ class Placement(msgspec.Struct, frozen=True, array_like=True):
         return np.frombuffer(self.chain, np.uint64)
 
 
+class Finished(msgspec.Struct, frozen=True, array_like=True):
+    """Finished picks, as rows whose form is called `layout`. `of`: the keys of their endpoints, 8 bytes each."""
+
+    layout: int
+    of: bytes
+    rows: bytes
+
+    @property
+    def keys(self) -> Keys:
+        """Shape (rows,)."""
+        return np.frombuffer(self.of, np.uint64)
+
+
+class News(msgspec.Struct, frozen=True):
+    """What a message tells beside requests in flight."""
+
+    placements: list[Placement] = []
+    finished: list[Finished] = []
+
+
 class _Message(msgspec.Struct, frozen=True, array_like=True):
     """`whole`: endpoints that are not among the rows have nothing of the sender's."""
 
@@ -50,6 +73,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
     whole: bool
     rows: list[tuple[int, list[float]]]
     placements: list[Placement]
+    finished: list[Finished] = []
 
 
 class Teller:
@@ -60,6 +84,7 @@ class Teller:
         self._mirror = mirror_of([own])
         self._keys = keys_of(PoolView())
         self._placements: deque[Placement] = deque(maxlen=MOST_PLACEMENTS)
+        self._finished: deque[Finished] = deque(maxlen=MOST_BATCHES)
         self._encode = msgspec.msgpack.Encoder().encode
 
     def follow(self, view: PoolView, capacity: int) -> None:
@@ -71,6 +96,11 @@ class Teller:
         """One of our requests went to `slot`. Costs a copy of the chain."""
         if len(chain) and slot < len(self._keys):
             self._placements.append(Placement(int(self._keys[slot]), exact, chain.tobytes()))
+
+    def finished(self, layout: int, slots: Slots, rows: bytes) -> None:
+        """Requests of ours on these slots, shape (rows,), are over."""
+        if len(slots) and int(slots.max()) < len(self._keys):
+            self._finished.append(Finished(layout, self._keys[slots].tobytes(), rows))
 
     def message(self, now: float, *, whole: bool) -> bytes | None:
         """What changed since the last message, or all of it; None where nothing did."""
@@ -86,11 +116,12 @@ class Teller:
                 values = mirror.columns[:, slot].copy()
                 values[_SINCE] = now - values[_SINCE]
                 rows.append((int(self._keys[slot]), values.tolist()))
-        placements = list(self._placements)
+        placements, finished = list(self._placements), list(self._finished)
         self._placements.clear()
-        if not (rows or placements or whole):
+        self._finished.clear()
+        if not (rows or placements or finished or whole):
             return None
-        return self._encode(_Message(self._sender, whole, rows, placements))
+        return self._encode(_Message(self._sender, whole, rows, placements, finished))
 
 
 @dataclass(slots=True)
@@ -117,8 +148,8 @@ class Listener:
         """Processes of other pickers that are heard."""
         return len(self._heard)
 
-    def hear(self, text: bytes, now: float) -> list[Placement]:
-        """Take a message; the prompts that it tells of. Raises BadMessage; nothing was taken then."""
+    def hear(self, text: bytes, now: float) -> News:
+        """Take a message; what else it tells. Raises BadMessage; nothing was taken then."""
         if len(text) > MAX_BYTES:
             raise BadMessage(f"{len(text)} bytes")
         try:
@@ -128,8 +159,10 @@ class Listener:
         columns = list(_columns(message, now))
         if any(len(p.chain) % 8 for p in message.placements):
             raise BadMessage("a chain that is no array of hashes")
+        if any(len(f.of) % 8 for f in message.finished):
+            raise BadMessage("endpoints that are no array of keys")
         if message.sender == self._sender:
-            return []
+            return News()
         if message.sender not in self._own and (heard := self._known(message.sender, now)) is not None:
             heard.at = now
             for key, column in columns:
@@ -138,7 +171,7 @@ class Listener:
             heard.keys = told if message.whole else heard.keys | told
             if message.whole:
                 heard.rows.keep_only(heard.keys)
-        return message.placements
+        return News(message.placements, message.finished)
 
     def forget_silent(self, before: float) -> list[str]:
         """Who said nothing since `before` counts nothing any more; returns their names."""

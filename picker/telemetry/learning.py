@@ -28,6 +28,10 @@ class LoopState:
     """Trainers started."""
     rows: int = 0
     """Rows of finished picks."""
+    heard: int = 0
+    """Rows of other replicas' picks."""
+    unread: int = 0
+    """The same, but of another version or impossible."""
     waiting: int = 0
     """Rows that no trainer was told yet."""
     overflowed: int = 0
@@ -97,6 +101,8 @@ class LearningMetrics:
         for name, help, value in (
             ("picker_trainer_starts", "Trainers started: one, and one for each that died.", state.starts),
             ("picker_learning_rows", "Rows of finished picks.", state.rows),
+            ("picker_learning_heard_rows", "Rows of other replicas' picks.", state.heard),
+            ("picker_learning_unread_rows", "The same, but of another version or impossible.", state.unread),
             ("picker_learning_insane_rows", "Rows that nothing can be learned from.", state.insane),
             (
                 "picker_learning_dropped_rows",

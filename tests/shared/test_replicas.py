@@ -13,7 +13,7 @@ from picker.engines.ledger import Ledger
 from picker.pool.view import Endpoint, Pool
 from picker.shared.flights import SharedFlights, local_flights
 from picker.shared.mirror import key_of
-from picker.shared.replicas import BadMessage, Listener, Placement, Teller
+from picker.shared.replicas import MOST_BATCHES, BadMessage, Listener, Placement, Teller
 
 ENGINES = [Endpoint(f"10.0.0.{i}:8000") for i in range(3)]
 
@@ -42,7 +42,7 @@ class Replica:
 
     def tells(self, *others: "Replica", now: float = 1.0, whole: bool = False) -> list[Placement]:
         text = self.teller.message(now + self.ahead, whole=whole)
-        return [p for other in others if text for p in other.listener.hear(text, now + other.ahead)]
+        return [p for other in others if text for p in other.listener.hear(text, now + other.ahead).placements]
 
     def row(self, engine: int, which: int) -> float:
         slot = int(self.view.slots[self.order.index(ENGINES[engine])])
@@ -102,6 +102,32 @@ def test_nobody_counts_itself_or_the_workers_beside_it_a_second_time_but_learns_
     assert one.row(1, column.IN_FLIGHT) == 1
 
 
+def test_what_came_of_requests_is_told_once_with_the_keys_of_their_endpoints() -> None:
+    one, two = Replica("one"), Replica("two", ENGINES[::-1])
+    one.teller.finished(7, np.array([0, 2, 0]), b"three rows")
+    text = one.teller.message(1.0, whole=False)
+    assert text is not None
+    (finished,) = two.listener.hear(text, 1.0).finished
+    assert finished.keys.tolist() == [int(key_of(ENGINES[i])) for i in (0, 2, 0)]
+    assert (finished.layout, finished.rows) == (7, b"three rows")
+    assert one.teller.message(1.0, whole=False) is None
+
+
+def test_an_older_replica_that_tells_of_no_finished_requests_is_heard() -> None:
+    text = msgspec.msgpack.encode(["older", True, [], []])
+    assert Replica("one").listener.hear(text, 1.0).finished == []
+
+
+def test_what_waits_to_be_told_is_bounded() -> None:
+    one = Replica("one")
+    for i in range(3 * MOST_BATCHES):
+        one.teller.finished(i, np.array([0]), b"")
+    text = one.teller.message(1.0, whole=False)
+    assert text is not None
+    told = Replica("two").listener.hear(text, 1.0).finished
+    assert [finished.layout for finished in told] == list(range(2 * MOST_BATCHES, 3 * MOST_BATCHES))
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -112,6 +138,7 @@ def test_nobody_counts_itself_or_the_workers_beside_it_a_second_time_but_learns_
         msgspec.msgpack.encode(["x", False, [[1, [-1.0] * 9]], []]),
         msgspec.msgpack.encode(["x", False, [[-1, [1.0] * 9]], []]),
         msgspec.msgpack.encode(["x", False, [], [[1, True, b"1234567"]]]),
+        msgspec.msgpack.encode(["x", False, [], [], [[1, b"1234567", b""]]]),
     ],
 )
 def test_a_message_that_is_none_changes_nothing(message: bytes) -> None:
