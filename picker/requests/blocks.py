@@ -17,6 +17,7 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 from picker.requests.request import EMPTY_CHAIN, Chain
 
 _LITTLE = sys.byteorder == "little"
+_DIGEST, _KEY = np.dtype(">u8"), np.dtype(np.uint64)
 
 
 def root(lora: str | None = None, salt: str | None = None) -> int:
@@ -35,7 +36,7 @@ def chain_bytes(data: bytes, block_bytes: int, parent: int) -> Chain:
         return np.array([xxh3_64_intdigest(digest + data[:block_bytes])], dtype=np.uint64)
     blocks = struct.unpack(f"{block_bytes}s" * count, data[: count * block_bytes])
     digests = [digest := xxh3_64_digest(digest + block) for block in blocks]
-    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+    return np.frombuffer(b"".join(digests), _DIGEST).astype(_KEY)
 
 
 def chain_tokens(ids: Sequence[int] | NDArray[np.uint32], block_size: int, root: int) -> Chain:

@@ -118,7 +118,7 @@ class Conversation:
         except Exception as error:
             self._fail(error, request.model)
             return
-        service.metrics.pick_seconds.observe(service.clock() - began)
+        service.metrics.pick_s.observe(service.clock() - began)
         service.metrics.of(request).request_bytes.observe(self._body_bytes)
         self._decision = decision
         metadata = {keys.SCORES: _scores(decision)} if service.emit_scores else {}

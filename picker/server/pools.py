@@ -20,6 +20,9 @@ class Pools:
         self._services = dict(services)
         self._lanes = list(services.values())
         self._header = header.lower()
+        # The workers of all pools, and those of one.
+        self._numbers = self.first.router.settings.workers
+        self._workers = self._numbers // len(self._lanes)
 
     @property
     def first(self) -> Service:
@@ -58,9 +61,7 @@ class Pools:
 
     def logged(self, record: AccessRecord) -> None:
         """Envoy's access log speaks of a request: its pool follows from its flight."""
-        lanes = self.first.router.settings.workers
-        workers = lanes // len(self._lanes)
-        pool = 0 if record.flight is None else record.flight % lanes // workers
+        pool = 0 if record.flight is None else record.flight % self._numbers // self._workers
         self._lanes[pool].logged(record)
 
 

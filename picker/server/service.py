@@ -135,8 +135,7 @@ class Service:
 
     def logged(self, record: AccessRecord) -> None:
         """Envoy's access log speaks of a request: its first body byte, or its end."""
-        settings = self.router.settings
-        flight = record.flight
+        settings, flight = self.router.settings, record.flight
         if flight is None:
             self.metrics.log_records.add("foreign")
         elif self.router.is_open(flight):
@@ -159,16 +158,8 @@ class Service:
                 awaited.patience_s = math.inf
             return
         self.metrics.log_records.add("end")
-        self.finish(
-            flight,
-            Outcome(
-                status=record.status,
-                served=record.served,
-                ttft_s=record.ttft_s,
-                duration_s=record.duration_s,
-                prompt_tokens=record.prompt_tokens,
-                cached_tokens=record.cached_tokens,
-                completion_tokens=record.completion_tokens,
-                complete=record.complete,
-            ),
-        )
+        outcome = Outcome(record.status, record.served)
+        outcome.ttft_s, outcome.duration_s = record.ttft_s, record.duration_s
+        outcome.prompt_tokens, outcome.cached_tokens = record.prompt_tokens, record.cached_tokens
+        outcome.completion_tokens, outcome.complete = record.completion_tokens, record.complete
+        self.finish(flight, outcome)

@@ -139,7 +139,7 @@ class ProcessStream:
         metrics = service.metrics
         metrics.streams_inflight -= 1
         metrics.streams.add(code)
-        metrics.stream_seconds.observe(service.clock() - self._began)
+        metrics.stream_s.observe(service.clock() - self._began)
 
 
 class AccessLogs:

@@ -81,6 +81,7 @@ class RequestMetrics:
             "picker_access_log_records", "Access-log records, by what became of them.", ("result",)
         )
         self.protocol_errors = Count("picker_extproc_protocol_errors", "Messages that ext_proc does not know there.")
+        self.pick_s, self.stream_s = self.pick_seconds.of(), self.stream_seconds.of()
         self.streams_inflight = 0
         self._models: dict[tuple[str, str], ModelMetrics] = {}
 

@@ -187,7 +187,8 @@ class Connection:
     def _read(self, buffer: bytes) -> None:
         """Whole frames; the rest is kept for the next bytes.
 
-        DATA with one whole message on a stream without any complication is dealt with here, since nearly all is such.
+        DATA with one whole message or the end alone, on a stream without any complication, is dealt with here, since
+        nearly all is such.
         """
         session = self._session
         end = len(buffer)
@@ -210,9 +211,11 @@ class Connection:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
                 at -= size + 9
                 break
-            if not word & 0xFF and flags < 2 and 5 <= size <= short:
+            if not word & 0xFF and flags < 2 and size <= short:
                 stream = streams.get(number)
-                if stream is not None and stream.plain:
+                if stream is None or not stream.plain:
+                    pass
+                elif size >= 5:
                     packed, length = PREFIX.unpack_from(buffer, start)
                     if length == size - 5 and not packed:
                         events.append(MessageReceived(number, buffer[start + 5 : at]))
@@ -225,6 +228,9 @@ class Connection:
                         elif stream.taken > half_stream:
                             session.room(stream)
                         continue
+                elif flags and not size:
+                    session.half_close(stream)
+                    continue
             incoming(session, word & 0xFF, flags, number, buffer[start:at])
             streams = session.quick
         if at:

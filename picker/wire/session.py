@@ -244,12 +244,14 @@ class Session:
 
     def _forget(self, stream: Stream, *, late_frames: bool) -> None:
         del self.streams[stream.id]
-        self.outbox.drop(stream)
+        if stream.queue:
+            self.outbox.drop(stream)
         self.closed.add(stream.id, late_frames)
         if stream.partial:
             self.assembly.forget(stream)
             self.room_for_waiting()
-        self.close_when_drained()
+        if self.draining:
+            self.close_when_drained()
 
     def close_when_drained(self) -> None:
         """Draining is over once the peer knows that no more streams are looked at, and the last one has ended."""
