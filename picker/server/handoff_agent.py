@@ -73,14 +73,18 @@ class AgentAtWork:
                 self._do(self._agent.receive(message, self._now()))
 
     async def run(self) -> None:
-        """Tick for ever."""
+        """Tick for ever. Of failures in a row the first is told."""
+        failed = False
         while True:
             if self._agent is not None:
                 try:
                     await self._tick(self._agent)
+                    failed = False
                 except Exception:
                     # Streams go on without an agent.
-                    log.exception("the agent failed")
+                    if not failed:
+                        log.exception("the agent failed")
+                    failed = True
             await asyncio.sleep(TICK_S)
 
     async def _tick(self, agent: Agent) -> None:

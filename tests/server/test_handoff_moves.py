@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from handoff_pool import ASKED, CHAT, EXPORTED, PAGE, TEXT, Pool, pool
+from structlog.testing import capture_logs
 
 from picker.server import handoff_flights
 from picker.stages.bids import Agent
@@ -91,8 +92,10 @@ async def test_streams_go_on_when_the_agent_fails(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(Agent, "tick", fail)
-    async with pool(stages=STAGES) as there:
-        assert await three_streams(there) == [(200, there.alone())] * 3
+    with capture_logs() as told:
+        async with pool(stages=STAGES) as there:
+            assert await three_streams(there) == [(200, there.alone())] * 3
+    assert [entry["event"] for entry in told] == ["the agent failed"] * 2
 
 
 async def test_nobody_moves_for_less_than_it_costs() -> None:
