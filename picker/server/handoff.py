@@ -64,7 +64,9 @@ class HandoffServer:
         self.tls = None if options.cert_dir is None else PoolTls(options.cert_dir)
         client_tls = None if self.tls is None else self.tls.client
         self.flights = Flights(options.name)
-        self.metrics = HandoffMetrics(lambda: sum(flight.stream.begun for flight in self.flights.here()))
+        self.metrics = HandoffMetrics(
+            lambda: sum(flight.stream.begun for flight in self.flights.here()), lambda: self.agent.wait_ms / 1e3
+        )
         calls = Calls(
             options.name, base_url(options.engine), options.token, options.failover, lambda: self.members, client_tls
         )

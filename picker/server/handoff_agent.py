@@ -43,6 +43,8 @@ class AgentAtWork:
         self._settings = settings
         self._members = Members()
         self._agent: Agent | None = None
+        self.wait_ms = 0.0
+        """How long a newcomer would wait for its first step, when it was last looked."""
         self._copies: dict[int, asyncio.Task[None]] = {}
         self._going: dict[int, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
@@ -95,8 +97,8 @@ class AgentAtWork:
         agent.settings = replace(self._settings, move_ms=max(self._least_ms, 1e3 * (median or 0.0)))
         residents = tuple(flight.resident() for flight in self._site.flights.here() if flight.stream.begun)
         self._site.line.price(agent.model, [resident.length for resident in residents])
-        wait_ms = self._site.line.wait_ms(self._now(), self._others)
-        self._do(agent.tick(OwnState(residents, self._kv_free, self._kv_tokens, wait_ms), self._now()))
+        self.wait_ms = self._site.line.wait_ms(self._now(), self._others)
+        self._do(agent.tick(OwnState(residents, self._kv_free, self._kv_tokens, self.wait_ms), self._now()))
 
     def _over(self, request: str) -> None:
         if self._agent is not None:

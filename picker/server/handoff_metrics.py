@@ -15,8 +15,8 @@ QUANTILES = (0.5, 0.99)
 class HandoffMetrics(Collector):
     """`why` of a gap is `move` or `failover`."""
 
-    def __init__(self, running: Callable[[], int]) -> None:
-        self._running = running
+    def __init__(self, running: Callable[[], int], wait_s: Callable[[], float]) -> None:
+        self._running, self._wait_s = running, wait_s
         self.requests = Count(
             "picker_handoff_requests", "Requests, by whether they can be moved, or why not.", ("kind",)
         )
@@ -39,6 +39,9 @@ class HandoffMetrics(Collector):
         running = GaugeMetricFamily("picker_handoff_running", "Streams that run on the engine beside this proxy.")
         running.add_metric((), self._running())
         yield running
+        wait = GaugeMetricFamily("picker_handoff_wait_seconds", "For a newcomer's first step, as bids have it.")
+        wait.add_metric((), self._wait_s())
+        yield wait
         quantiles = GaugeMetricFamily(
             "picker_handoff_gap_quantile_seconds", "Of the last gaps.", labels=("why", "quantile")
         )

@@ -1,6 +1,7 @@
 """Agents of two proxies, over real sockets: who moves, by which way the KV goes, and when nobody does."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -61,6 +62,9 @@ async def test_an_engine_with_a_long_line_takes_nobody() -> None:
         await until_known(there, "b")
         assert await three_streams(there) == [(200, there.alone())] * 3
         assert asked_of(there, "b") == 1
+        async with there.session.get(there.url("b") + "/handoff/metrics") as page:
+            [waits] = re.findall(r"^picker_handoff_wait_seconds (\S+)$", await page.text(), re.MULTILINE)
+        assert 1000 < float(waits) < 2100
         there.engines["b"].prefills.set()
         await waiting
         assert await three_streams(there) == [(200, there.alone())] * 3
