@@ -109,7 +109,7 @@ def pick_us(n: int, matching: Matching, runs: int, picks: int, policy: str = RUL
 
 def _outcome() -> Outcome:
     """Of an answer of 8 tokens that came at once."""
-    return Outcome(status=200, prompt_tokens=1024, cached_tokens=768, completion_tokens=8)
+    return Outcome(status=200, streamed=True, prompt_tokens=1024, cached_tokens=768, completion_tokens=8)
 
 
 def _requests(rng: np.random.Generator, groups: list[Chain], *, exact: bool) -> Iterator[Request]:
@@ -118,6 +118,7 @@ def _requests(rng: np.random.Generator, groups: list[Chain], *, exact: bool) -> 
         yield Request(
             api=Api.CHAT,
             model="sim",
+            stream=True,
             prompt_tokens=float(BLOCKS * BLOCK_TOKENS),
             prompt_bytes=4 * BLOCKS * BLOCK_TOKENS,
             tokens_source="tokenizer" if exact else "ratio",

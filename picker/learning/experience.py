@@ -15,6 +15,7 @@ EXPERIENCE = np.dtype(
         ("endpoint", "u4"),  # which endpoint, a number never used twice; for its correction only, never a feature
         ("hardware", "u1"),  # its class, 0 unknown
         ("by", "u1"),  # who decided: BY_RULE or BY_MODEL
+        ("whole", "u1"),  # 1 where the answer came at once, its tokens told: then `ttft_ms` is its time
         ("propensity", "f4"),  # probability that this endpoint had of being picked
         ("ttft_ms", "f4"),
         ("tpot_ms", "f4"),  # nan where fewer than two tokens came or the answer was not streamed
@@ -30,7 +31,7 @@ EXPERIENCE = np.dtype(
 Experience = NDArray[np.void]
 """Shape (rows,), dtype EXPERIENCE, in order of their ends."""
 
-_FIXED = Struct("=dIBB5f")
+_FIXED = Struct("=dIBBB5f")
 """The fields before the three that are arrays, packed as the row has them."""
 
 BY_RULE, BY_MODEL = 0, 1
@@ -47,7 +48,7 @@ def row_of(
 
     Raises struct.error for a number beyond its field, ValueError for another count of `numbers`.
     """
-    fixed = _FIXED.pack(at_s, endpoint, hardware, by, propensity, 0.0, math.nan, 0.0, head_ms)
+    fixed = _FIXED.pack(at_s, endpoint, hardware, by, 0, propensity, 0.0, math.nan, 0.0, head_ms)
     return np.frombuffer(bytearray(fixed + b"".join([part.tobytes() for part in numbers])), EXPERIENCE)
 
 
@@ -59,6 +60,7 @@ def sane(rows: Experience) -> NDArray[np.bool_]:
     ttft, tpot = rows["ttft_ms"], rows["tpot_ms"]
     known &= (ttft > 0) & (ttft < LONGEST_MS) & (rows["head_ms"] >= 0) & (rows["head_ms"] < LONGEST_MS)
     known &= np.isnan(tpot) | ((tpot > 0) & (tpot < LONGEST_MS / 10))
+    known &= (rows["whole"] == 0) | ((rows["whole"] == 1) & (rows["output_tokens"] >= 1) & np.isnan(tpot))
     known &= (rows["propensity"] > 0) & (rows["propensity"] <= 1) & (rows["hardware"] < MAX_HARDWARE)
     keep: NDArray[np.bool_] = known & np.isfinite(rows["at_s"])
     return keep

@@ -11,7 +11,6 @@ from picker.learning.experience import Experience
 from picker.learning.features import ANYWHERE, FROM_NOTHING, TREE_FEATURES, Features, Matrix
 from picker.learning.forest import NO_FOREST, Forest, fit_forest, predict
 from picker.learning.model import (
-    LEAST_MS,
     TPOT_BOUND,
     TTFT_BOUND,
     Correction,
@@ -22,6 +21,7 @@ from picker.learning.model import (
     base_ttft,
     estimate,
 )
+from picker.learning.whole import split, split_at_first
 
 LEAST_ROWS = 30
 """Fewer rows than these give no model."""
@@ -59,12 +59,15 @@ def train(rows: Experience, version: int, parts: Parts = Parts()) -> Model | Non
 
 def fitted(rows: Experience, version: int, parts: Parts) -> Model | None:
     """The same without corrections of endpoints."""
-    timed = ~np.isnan(rows["tpot_ms"])
-    if len(rows) < LEAST_ROWS or np.count_nonzero(timed) < LEAST_ROWS:
+    if len(rows) < LEAST_ROWS:
         return None
     hardware = rows["hardware"].astype(np.intp)
     known = _features(rows)
-    ttft, tpot = _ms(rows["ttft_ms"]), _ms(rows["tpot_ms"][timed])
+    came = split_at_first(rows, known)
+    timed = ~np.isnan(came.log_tpot)
+    if np.count_nonzero(timed) < LEAST_ROWS:
+        return None
+    ttft, tpot = np.exp(came.log_ttft), np.exp(came.log_tpot[timed])
     if parts.base:
         ttft_base = fit_base(known.ttft_terms.T, ttft + known.head_ms, hardware)
         tpot_base = fit_base(known.tpot_terms.T[timed], tpot, hardware[timed])
@@ -113,7 +116,7 @@ def missed_by_base(model: Model, rows: Experience) -> NDArray[np.float64]:
     known, hardware = _features(rows), rows["hardware"].astype(np.intp)
     ttft = np.log(base_ttft(model.ttft_base, known.ttft_terms, known.head_ms, hardware))
     tpot = np.log(base_tpot(model.tpot_base, known.tpot_terms, hardware))
-    return np.array((np.log(_ms(rows["ttft_ms"])) - ttft, np.log(_ms(rows["tpot_ms"])) - tpot))
+    return _beyond(rows, Estimate(ttft, tpot))
 
 
 def errors(model: Model, rows: Experience) -> NDArray[np.float64]:
@@ -122,17 +125,18 @@ def errors(model: Model, rows: Experience) -> NDArray[np.float64]:
     own = np.array(
         [model.corrections[e].log_ttft if e in model.corrections else 0.0 for e in rows["endpoint"].tolist()]
     )
-    found: NDArray[np.float64] = np.abs(np.log(_ms(rows["ttft_ms"])) - said.log_ttft - own)
+    found: NDArray[np.float64] = np.abs(_beyond(rows, said)[0] - own)
     return found
 
 
 def residuals(model: Model, rows: Experience) -> NDArray[np.float64]:
     """What the shared model misses of each row, (2, rows): log TTFT, and log TPOT, nan where unknown."""
-    said = estimate_rows(model, rows)
-    left = np.empty((2, len(rows)))
-    left[0] = np.log(_ms(rows["ttft_ms"])) - said.log_ttft
-    left[1] = np.log(_ms(rows["tpot_ms"])) - said.log_tpot
-    return left
+    return _beyond(rows, estimate_rows(model, rows))
+
+
+def _beyond(rows: Experience, said: Estimate) -> NDArray[np.float64]:
+    came = split(rows, said)
+    return np.array((came.log_ttft - said.log_ttft, came.log_tpot - said.log_tpot))
 
 
 def estimate_rows(model: Model, rows: Experience) -> Estimate:
@@ -150,10 +154,6 @@ def _features(rows: Experience) -> Features:
         rows["head_ms"].astype(np.float64),
         feature_major("features"),
     )
-
-
-def _ms(column: NDArray[np.float32]) -> Vector:
-    return np.maximum(column.astype(np.float64), LEAST_MS)
 
 
 def _constant(terms: Matrix, target_ms: Vector) -> Matrix:

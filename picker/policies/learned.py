@@ -184,6 +184,8 @@ class Learned:
     def ended(self, flight: int, facts: Facts | None, now: float) -> None:
         if facts is None or facts.status != 200:
             self.learner.dropped(flight)
+        elif not facts.streamed and facts.ttft_s is not None:
+            self.learner.answered(flight, facts.ttft_s, facts.completion_tokens, now)
         else:
             self.learner.ended(flight, facts.ttft_s, facts.tpot_s, facts.completion_tokens, now)
 

@@ -68,9 +68,11 @@ class KnowsMembers(Protocol):
 
 
 class Facts(Protocol):
-    """What became of a request; None where nobody told. Seconds from its arrival."""
+    """What became of a request; None where nobody told. Seconds from its arrival. An answer that is not `streamed`
+    comes at once: `ttft_s` is when."""
 
     status: int
+    streamed: bool
     ttft_s: float | None
     completion_tokens: int | None
 
@@ -93,7 +95,7 @@ class Learns(Protocol):
         ...
 
     def first_byte(self, flight: int, ttft_s: float, now: float) -> None:
-        """Its first token came after so many seconds."""
+        """Its first token came after so many seconds; never said of an answer that comes whole."""
         ...
 
     def ended(self, flight: int, facts: Facts | None, now: float) -> None:

@@ -172,7 +172,7 @@ class Router:
             return
         self._now = max(self._now, now)
         self.ledger.first_byte(flight, now)
-        if self._learns is not None and not decision.fell_back:
+        if self._learns is not None and decision.outcome.streamed and not decision.fell_back:
             self._learns.first_byte(flight, max(0.0, now - decision.at) if ttft_s is None else ttft_s, now)
 
     def served(self, flight: int, address: str) -> None:

@@ -29,6 +29,7 @@ class Answer:
     ttft_s: float | None = 0.1
     tpot_s: float | None = 0.01
     status: int = 200
+    streamed: bool = True
     completion_tokens: int | None = 20
 
 
@@ -194,6 +195,12 @@ class TestWhatIsLearnedFrom:
         assert row.dtype == EXPERIENCE
         assert (row["ttft_ms"], row["tpot_ms"], row["output_tokens"]) == pytest.approx((200.0, 30.0, 20))
         assert 0 < row["propensity"] <= 1
+
+    def test_a_whole_answer_is_no_slow_first_token(self) -> None:
+        policy, rows = in_charge(), example_rows(REQUEST, batch=[0, 0])
+        finish(policy, rows, 7, by_model(policy, rows), Answer(ttft_s=0.9, tpot_s=None, streamed=False))
+        (row,) = policy.learner.drain(2.0)
+        assert (row["whole"], row["ttft_ms"], row["output_tokens"]) == pytest.approx((1, 900.0, 20))
 
     @pytest.mark.parametrize("answer", [Answer(status=503), Answer(ttft_s=None)], ids=["refused", "without a token"])
     def test_a_request_that_failed_teaches_nothing(self, answer: Answer) -> None:

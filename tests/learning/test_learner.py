@@ -133,6 +133,37 @@ class TestExperience:
         assert tpot == 0.0 or (tpot_s is not None and tpot_s > 0 and abs(tpot) <= 1.0)
 
 
+class TestWholeAnswers:
+    def test_one_becomes_a_row_of_its_whole_time(self) -> None:
+        service = Service()
+        service.learner.answered(service.pick(), 0.9, 80, service.now)
+        (row,) = service.drain()
+        assert (row["whole"], row["ttft_ms"], row["output_tokens"]) == pytest.approx((1, 900.0, 80.0))
+        assert np.isnan(row["tpot_ms"])
+
+    @pytest.mark.parametrize(("answer_s", "tokens"), [(0.9, None), (0.9, 0), (0.0, 80), (1e9, 80)])
+    def test_without_the_number_of_its_tokens_or_a_sane_time_it_teaches_nothing(
+        self, answer_s: float, tokens: int | None
+    ) -> None:
+        service = Service()
+        service.learner.answered(service.pick(), answer_s, tokens, service.now)
+        assert not len(service.drain())
+
+    def test_an_endpoint_that_answers_as_predicted_is_not_taken_for_a_slow_one(self) -> None:
+        service = Service()
+        service.learner.adopt(toy_model(), 0.0)
+        for _ in range(20):
+            service.learner.answered(service.pick(), 0.07 + 99 * 0.008, 100, service.now)
+        assert service.predicted()[0] == pytest.approx(70, rel=0.1)
+
+    def test_an_endpoint_slower_than_the_model_says_is_known_after_a_few_of_them(self) -> None:
+        service = Service()
+        service.learner.adopt(toy_model(), 0.0)
+        for _ in range(10):
+            service.learner.answered(service.pick(), 2 * (0.07 + 99 * 0.008), 100, service.now)
+        assert service.predicted()[0] == pytest.approx(140, rel=0.2)
+
+
 class TestEndpoints:
     def test_the_next_owner_of_a_slot_has_another_number(self) -> None:
         service = Service()

@@ -41,6 +41,7 @@ class Pod:
 @dataclass(frozen=True)
 class Done:
     status: int = 200
+    streamed: bool = True
     ttft_s: float | None = 0.1
     completion_tokens: int | None = 200
     tpot_s: float | None = 0.01

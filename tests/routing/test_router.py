@@ -6,6 +6,7 @@ import pytest
 from picker.engines import ledger as own
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
+from picker.policies.learned import Learned
 from picker.policies.registry import REGISTRY
 from picker.pool.view import Endpoint
 from picker.requests.request import Hints, Request
@@ -150,3 +151,16 @@ def test_endpoints_without_events_are_answered_from_own_picks() -> None:
     router = make_router()
     first = router.pick(exact_prompt(4000), None, now=0.0)
     assert router.pick(exact_prompt(4000), None, now=60.0).rows.hit_tokens[first.chosen] == 4000
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_only_the_first_byte_of_a_streamed_answer_is_its_first_token(streamed: bool) -> None:
+    router = make_router("learned")
+    for i in range(5):
+        decision = router.pick(prompt(seed=i), None, now=float(i))
+        decision.outcome.streamed = streamed
+        router.first_byte(decision.flight, i + 0.2)
+        router.ended(decision.flight, Outcome(status=200, ttft_s=0.2, duration_s=0.5, completion_tokens=4))
+    assert isinstance(router.policy, Learned)
+    assert router.policy.learner.guard.numbers["rows"] == (5 if streamed else 0)
+    assert router.policy.learner.drain(9.0)["whole"].tolist() == [not streamed] * 5
