@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ from bench.load import Target, until_serving
 from bench.peers import PEERS
 from bench.prompts import chat_requests
 from picker.server.envoy import EnvoySpec, ResponsePath, bootstrap
-from picker.server.processes import Children
+from picker.server.processes import Child, Children
 from picker.server.transport import Transport
 from picker.server.up.ports import free_ports
 from picker.server.up.stack import EngineAddress, Stack, envoy_binary
@@ -30,6 +31,8 @@ PATHS: dict[str, ResponsePath] = {"none": "access-log", "duplex": "echo"}
 LEARNED = {"learned": FEW, "learned_64": MANY}
 """As "none", by the policy that learns, whose trainer is a child of the process and billed with it; over so many
 endpoints."""
+DIRECT = "direct"
+"""An Envoy in front of the same backends, without a picker."""
 LEAN = "lean_"
 """Before the name of a target: the same by the transport `lean`; without it, by `grpcio`."""
 
@@ -69,6 +72,8 @@ async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
             for name, ours in OURS.items():
                 if name in names:
                     targets[name] = await _picker(name, ours, children, Path(folder) / name, backends)
+            if DIRECT in names:
+                targets[DIRECT] = await _direct(children, Path(folder), backends[:FEW])
             for peer in PEERS:
                 if peer.name in names and peer.version is not None:
                     targets[peer.name] = await peer.start(children, backends[:FEW])
@@ -95,11 +100,26 @@ async def _picker(name: str, ours: Ours, children: Children, folder: Path, backe
     argv = ["--log-level", "warning", "--seed", "0", "--policy", ours.policy, "--transport", ours.transport]
     await stack.start_picker(argv=argv)
     assert stack.picker is not None  # just started
-    port, admin = free_ports(2)
-    spec = EnvoySpec(port, admin, (stack.grpc_port,), endpoints=tuple(endpoints), response_path=ours.path)
-    file = folder / "envoy.yaml"
-    file.write_text(yaml.safe_dump(bootstrap(spec)))
-    # A base id of its own: several Envoys run here at once.
+    spec = EnvoySpec(*free_ports(2), (stack.grpc_port,), endpoints=tuple(endpoints), response_path=ours.path)
+    envoy = await _envoy(name, bootstrap(spec), children, folder)
+    return Target(name, spec.listener_port, stack.picker.pid, envoy.pid, f"http://{HOST}:{spec.admin_port}")
+
+
+async def _direct(children: Children, folder: Path, backends: list[str]) -> Target:
+    """Listener and pool alone: no filter but the router, no log, no word from a picker."""
+    # Nobody listens on the picker's port, nor asks.
+    spec = EnvoySpec(*free_ports(2), (1,), endpoints=tuple(backends), response_path="echo")
+    config = bootstrap(spec)
+    resources = config["static_resources"]
+    (filters,) = resources["listeners"][0]["filter_chains"]
+    filters["filters"][0]["typed_config"]["http_filters"] = filters["filters"][0]["typed_config"]["http_filters"][-1:]
+    resources["clusters"] = resources["clusters"][1:]
+    envoy = await _envoy(DIRECT, config, children, folder)
+    return Target(DIRECT, spec.listener_port, envoy.pid)
+
+
+async def _envoy(name: str, config: dict[str, Any], children: Children, folder: Path) -> Child:
+    file = folder / f"envoy-{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
     argv = [envoy_binary(), "-c", str(file), "--concurrency", "1", "-l", "warning", "--disable-hot-restart"]
-    envoy = await children.start(f"envoy-{name}", argv)
-    return Target(name, port, stack.picker.pid, envoy.pid, f"http://{HOST}:{admin}")
+    return await children.start(f"envoy-{name}", argv)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.bed import LEAN, LEARNED
+from bench.latency import MEASURED
 from bench.rounds import SIZES, Figures, Measured
 
 Record = Mapping[str, Any]
@@ -56,6 +57,11 @@ def _at_most(targets: Mapping[str, float], key: str) -> Target | None:
 ROWS = (
     *_load_rows({"none_2k": 750, "none_32k": 1000, "duplex_2k": 750, "duplex_32k": 1000}),
     *_load_rows({"learned_64_2k": 120, "learned_64_32k": 220, "chunk": 10}, ("lean",), ", lean"),
+    *(
+        Row(("added_latency_ms", name, q), f"added latency, {q}, {said}", "ms", Target(bound))
+        for name, said in MEASURED.items()
+        for q, bound in (("p50", 1), ("p99", 5))
+    ),
     *(
         Row(("service_us_per_request", f"{path}_{size}"), f"our own code, {size[:-1]} KB, {said}", "µs CPU")
         for path, said in RESPONSE.items()

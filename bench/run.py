@@ -2,7 +2,7 @@
 
 Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
 writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , learned_2k, learned_64_2k, ... ,
-the same after `lean_` (lean_none_2k, ...), peers, service, score, pick, index.
+the same after `lean_` (lean_none_2k, ...), peers, latency, service, score, pick, index.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from bench.bed import LEAN, LEARNED, PATHS, bed
 from bench.client import LoadError
 from bench.figures import machine
 from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
+from bench.latency import added_latency_ms
 from bench.learned import LARGE, RULE, score_us
 from bench.peers import PEERS
 from bench.pick_time import POOL_SIZES, pick_us
@@ -35,7 +36,7 @@ LOADS = {
     for name, kinds in (*((path, KINDS) for path in PATHS), *((learned, tuple(SIZES)) for learned in LEARNED))
     for kind in kinds
 }
-KEYS = (*LOADS, "peers", "service", "score", "pick", "index")
+KEYS = (*LOADS, "peers", "latency", "service", "score", "pick", "index")
 QUICK = tuple(key for key in KEYS if key not in LOADS or key.startswith(LEAN) or key in ("none_2k", "duplex_chunk"))
 """What a short run does by itself: every load by one transport, two of them by the other."""
 
@@ -56,6 +57,17 @@ async def load_figures(keys: Sequence[str], plan: Plan, console: Console) -> Rec
 
 
 SCORED = (64, 1024)
+
+
+def latency_figures(short: bool) -> dict[str, Any]:
+    """What a pick adds to a request's time through Envoy."""
+    rounds, requests = (1, 200) if short else (5, 1000)
+    found = uvloop.run(added_latency_ms(rounds, requests))
+    return {
+        "added_latency_ms": {
+            name: {q: figure.as_json() for q, figure in figures.items()} for name, figures in found.items()
+        }
+    }
 
 
 def service_figures(short: bool) -> dict[str, Any]:
@@ -135,11 +147,13 @@ def main() -> None:
     console, facts = Console(width=None if sys.stdout.isatty() else 130), machine()
     plan = SHORT if given.short else Plan()
     record: dict[str, Any] = {"machine": facts}
-    if {*LOADS, "peers"} & set(given.only):
-        try:
+    try:
+        if {*LOADS, "peers"} & set(given.only):
             record |= uvloop.run(load_figures(given.only, plan, console))
-        except (StackError, LoadError, TimeoutError, OSError) as error:
-            raise SystemExit(f"bench: {error}") from error
+        if "latency" in given.only:
+            record |= latency_figures(given.short)
+    except* (StackError, LoadError, TimeoutError, OSError) as errors:
+        raise SystemExit(f"bench: {errors.exceptions[0]}") from errors
     if "service" in given.only:
         record |= service_figures(given.short)
     if "score" in given.only:
