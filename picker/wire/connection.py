@@ -20,11 +20,13 @@ from typing import Final
 
 from picker.wire.events import Event, MessageReceived
 from picker.wire.frames import (
+    END_STREAM,
     FRAME_BYTES,
     HEAD,
     LARGEST,
     PREFACE,
     PREFIX,
+    WHOLE,
     Broken,
     Code,
     Kind,
@@ -36,6 +38,8 @@ from picker.wire.limits import WireLimits
 from picker.wire.session import Session
 
 _KEEPALIVE: Final = b"are you?"
+_NO_LENGTH: Final = -6
+"""Of a message whose prefix is not there: no frame is so much shorter than its prefix."""
 
 
 class Connection:
@@ -202,33 +206,35 @@ class Connection:
         events = session.events
         short, half_stream, half_connection = self._short, self._half_stream, self._half_connection
         while end - at >= HEAD.size:
-            word, flags, number = HEAD.unpack_from(buffer, at)
+            if end - at >= WHOLE.size:
+                word, flags, number, packed, length = WHOLE.unpack_from(buffer, at)
+            else:
+                word, flags, number = HEAD.unpack_from(buffer, at)
+                packed, length = 0, _NO_LENGTH
             start = at + 9
             size = word >> 8
             at = start + size
             if at > end:
                 if size > FRAME_BYTES:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
-                at -= size + 9
+                at = start - 9
                 break
-            if not word & 0xFF and flags < 2 and size <= short:
+            if length == size - 5 and not (packed or word & 0xFF) and flags < 2 and size <= short:
                 stream = streams.get(number)
-                if stream is None or not stream.plain:
-                    pass
-                elif size >= 5:
-                    packed, length = PREFIX.unpack_from(buffer, start)
-                    if length == size - 5 and not packed:
-                        events.append(MessageReceived(number, buffer[start + 5 : at]))
-                        session.taken += size
-                        stream.taken += size
-                        if session.taken > half_connection:
-                            connection_room(session)
-                        if flags:
-                            session.half_close(stream)
-                        elif stream.taken > half_stream:
-                            session.room(stream)
-                        continue
-                elif flags and not size:
+                if stream is not None and stream.plain:
+                    events.append(MessageReceived(number, buffer[start + 5 : at]))
+                    session.taken += size
+                    stream.taken += size
+                    if session.taken > half_connection:
+                        connection_room(session)
+                    if flags:
+                        session.half_close(stream)
+                    elif stream.taken > half_stream:
+                        session.room(stream)
+                    continue
+            elif flags == END_STREAM and not word:
+                stream = streams.get(number)
+                if stream is not None and stream.plain:
                     session.half_close(stream)
                     continue
             incoming(session, word & 0xFF, flags, number, buffer[start:at])
