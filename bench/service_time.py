@@ -4,6 +4,7 @@ What `cpu_us_per_request` has beyond this is gRPC, the event loop, the kernel an
 """
 
 import time
+from collections.abc import Sequence
 
 from bench.backends import completion
 from bench.figures import Figure, quantile
@@ -31,7 +32,13 @@ REQUEST_HEADERS = {
     "x-forwarded-proto": "http",
     "x-request-id": "5b1f4a3e-9f33-4a62-b2b4-0d9ad61f9d02",
 }
-RESPONSE_HEADERS = {":status": "200", "content-type": "application/json", "content-length": "384"}
+RESPONSE_HEADERS = {
+    ":status": "200",
+    "content-type": "application/json",
+    "content-length": "384",
+    "x-envoy-upstream-service-time": "7",
+}
+SERVED = "10.0.0.1:8000"
 
 
 def service_us(path: str, size: int, runs: int, requests: int) -> Figure:
@@ -60,16 +67,18 @@ def _microseconds(service: Service, body: bytes, echo: bool) -> float:
     conversation.close()
     spent = time.thread_time_ns() - start
     if not echo:
-        report = _report(service.router.log.last(1)[0].flight)
+        decision = service.router.log.last(1)[0]
+        report = record(decision.flight, decision.addresses[0])
         start = time.thread_time_ns()
-        for record in access_log.decode(report):
-            service.logged(record)
+        for ended in access_log.decode(report):
+            service.logged(ended)
         spent += time.thread_time_ns() - start
     return spent / 1000
 
 
 def words(body: bytes, echo: bool) -> list[bytes]:
-    """What Envoy says of one request, as observed: the whole body, an empty end, the answer's headers, its body."""
+    """What Envoy says of one request, as observed: headers, the whole body, an empty end; with the echo the answer,
+    too."""
     said = [
         ext_proc.ProcessingRequest(
             request_headers=_headers(REQUEST_HEADERS),
@@ -80,14 +89,28 @@ def words(body: bytes, echo: bool) -> list[bytes]:
         ),
         ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(body=body)),
         ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(end_of_stream=True)),
-        ext_proc.ProcessingRequest(response_headers=_headers(RESPONSE_HEADERS)),
     ]
-    if echo:
-        said += [
-            ext_proc.ProcessingRequest(response_body=ext_proc.HttpBody(body=completion(8))),
-            ext_proc.ProcessingRequest(response_body=ext_proc.HttpBody(end_of_stream=True)),
-        ]
+    for message in said:
+        message.metadata_context.SetInParent()
+    return [message.SerializeToString() for message in said] + (answered([completion(8)]) if echo else [])
+
+
+def answered(pieces: Sequence[bytes], served: str = SERVED, flight: int = 0) -> list[bytes]:
+    """What Envoy says of an answer: its headers, its body in pieces, an empty end, each with the load balancer's
+    metadata."""
+    said = [
+        ext_proc.ProcessingRequest(response_headers=_headers(RESPONSE_HEADERS)),
+        *(ext_proc.ProcessingRequest(response_body=ext_proc.HttpBody(body=piece)) for piece in pieces),
+        ext_proc.ProcessingRequest(response_body=ext_proc.HttpBody(end_of_stream=True)),
+    ]
+    for message in said:
+        message.metadata_context.filter_metadata[keys.LB_NAMESPACE].update(_balancer(served, flight))
     return [message.SerializeToString() for message in said]
+
+
+def _balancer(served: str, flight: int) -> dict[str, str]:
+    listed = f"{served},10.0.0.8:8000,10.0.0.9:8000"
+    return {keys.DESTINATION: listed, keys.SERVED: served, keys.FLIGHT: str(flight)}
 
 
 def _headers(headers: dict[str, str]) -> ext_proc.HttpHeaders:
@@ -95,16 +118,17 @@ def _headers(headers: dict[str, str]) -> ext_proc.HttpHeaders:
     return ext_proc.HttpHeaders(headers=ext_proc.HeaderMap(headers=values))
 
 
-def _report(flight: int) -> bytes:
+def record(flight: int, served: str = SERVED) -> bytes:
     """The access log's word of an end; each comes in a message of its own here, several at once from Envoy."""
     entry = als.HTTPAccessLogEntry()
     common = entry.common_properties
     common.access_log_type = als.DOWNSTREAM_END
-    common.upstream_remote_address.socket_address.address = "10.0.0.1"
-    common.upstream_remote_address.socket_address.port_value = 8000
+    host, _, port = served.partition(":")
+    common.upstream_remote_address.socket_address.address = host
+    common.upstream_remote_address.socket_address.port_value = int(port)
     common.custom_tags[keys.FIRST_BODY_BYTE] = "125000"
     common.duration.FromMilliseconds(150)
-    common.metadata.filter_metadata[keys.LB_NAMESPACE].update({keys.FLIGHT: str(flight)})
+    common.metadata.filter_metadata[keys.LB_NAMESPACE].update(_balancer(served, flight))
     usage = {keys.PROMPT_TOKENS: 512.0, keys.CACHED_TOKENS: 384.0, keys.COMPLETION_TOKENS: 8.0}
     common.metadata.filter_metadata[keys.USAGE_NAMESPACE].update(usage)
     entry.response.response_code.value = 200

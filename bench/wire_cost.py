@@ -90,26 +90,31 @@ def requests(body: int, a_turn: int = 1, new_headers: bool = False) -> float:
 def ready() -> Connection:
     """A connection of a peer with the largest windows, past its settings."""
     connection = Connection(WireLimits(), 0.0)
-    greeting = settings({Setting.INITIAL_WINDOW_SIZE: _PEER_WINDOW}) + window_update(0, _PEER_WINDOW)
-    connection.receive(PREFACE + greeting + frame(Kind.SETTINGS, ACK, 0), 0.0)
+    connection.receive(greeting(), 0.0)
     connection.data_to_send()
     return connection
 
 
-def block(token: str = "") -> bytes:
+def greeting() -> bytes:
+    """How a peer with the largest windows begins."""
+    windows = settings({Setting.INITIAL_WINDOW_SIZE: _PEER_WINDOW}) + window_update(0, _PEER_WINDOW)
+    return PREFACE + windows + frame(Kind.SETTINGS, ACK, 0)
+
+
+def block(token: str = "", path: str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process") -> bytes:
     """Request headers as Envoy sends them, each time the same unless `token` makes them new."""
     encoder = Encoder()
     encoder.header_table_size = 0
     fields = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/envoy.service.ext_proc.v3.ExternalProcessor/Process"),
+        (":path", path),
         (":authority", "picker"),
         ("te", "trailers"),
-        ("grpc-timeout", "10000m"),
         ("content-type", "application/grpc"),
         ("x-envoy-internal", "true"),
         ("x-forwarded-for", "10.0.0.1"),
+        ("x-envoy-expected-rq-timeout-ms", "50"),
     ]
     return encoder.encode([*fields, ("traceparent", token)] if token else fields)
 
