@@ -1,10 +1,15 @@
 """From costs to an ordered list of endpoints."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.kernels import bare
 from picker.engines.rows import Column
+
+SPARE = 5
+"""Candidates sorted beyond those asked for, so that a tie at the end of the list is seen."""
 
 
 def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int], float]:
@@ -16,45 +21,33 @@ def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int
     >>> sorted(order[:2]), order[2], propensity
     ([1, 2], 0, 0.5)
     """
-    order = np.empty(count, np.intp)
-    found, ties = _choose(cost, order, rng.random())
-    return order[:found].tolist(), 1.0 / ties if found else 0.0
+    few = min(count + SPARE, len(cost))
+    rows = np.argpartition(cost, few - 1)[:few] if few < len(cost) else np.arange(len(cost))
+    ties = _sort(cost, rows, rng.random(few))
+    if few < len(cost) and cost[rows[count - 1]] == cost[rows[-1]]:
+        # The tie may go on beyond the few: all of it takes part in the draw.
+        rows = np.flatnonzero(cost <= cost[rows[-1]])
+        rows = rows[np.lexsort((rows, rng.random(len(rows)), cost[rows]))]
+        ties = int(np.count_nonzero(cost == cost[rows[0]]))
+    order = [row for row in rows[:count].tolist() if cost[row] < math.inf]
+    return order, 1.0 / ties if order else 0.0
 
 
 @bare
-def _choose(cost: Column, order: NDArray[np.intp], drawn: float) -> tuple[int, int]:
-    """Fill `order`; how many there are, and among how many equal ones the first was drawn. `drawn`, in [0, 1), serves
-    for every place: what is left of it after a draw among m is as uniform as it was, with log2(m) bits less."""
-    first_ties = 0
-    for place in range(len(order)):
-        least, ties = np.inf, 0
-        for row in range(len(cost)):
-            if cost[row] <= least and cost[row] < np.inf and not _taken(order, place, row):
-                ties = ties + 1 if cost[row] == least else 1
-                least = cost[row]
-        if not ties:
-            return place, first_ties
-        if not place:
-            first_ties = ties
-        which = int(drawn * ties)
-        drawn = drawn * ties - which
-        for row in range(len(cost)):
-            if cost[row] == least and not _taken(order, place, row):
-                if not which:
-                    order[place] = row
-                    break
-                which -= 1
-    return len(order), first_ties
-
-
-@bare
-def _taken(order: NDArray[np.intp], places: int, row: int) -> bool:
-    taken = False
-    for place in range(places):
-        taken |= order[place] == row
-    return taken
+def _sort(cost: Column, rows: NDArray[np.intp], draws: Column) -> int:
+    """Sort a few `rows` by cost, then by lot; how many share the least cost."""
+    for i in range(1, len(rows)):
+        row, draw, at = rows[i], draws[i], i
+        while at > 0 and (cost[row] < cost[rows[at - 1]] or (cost[row] == cost[rows[at - 1]] and draw < draws[at - 1])):
+            rows[at], draws[at] = rows[at - 1], draws[at - 1]
+            at -= 1
+        rows[at], draws[at] = row, draw
+    ties = 1
+    while ties < len(rows) and cost[rows[ties]] == cost[rows[0]]:
+        ties += 1
+    return ties
 
 
 def warm() -> None:
     """Compile, or load what an earlier process compiled."""
-    _choose(np.zeros(1), np.zeros(2, np.intp), 0.0)
+    _sort(np.zeros(1), np.zeros(1, np.intp), np.zeros(1))
