@@ -19,6 +19,9 @@ class Shape(enum.Enum):
     TOKEN_IDS = "token_ids"
     MODEL_ONLY = "model_only"
 
+    # There is one of each; Enum would hash the name anew each time.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

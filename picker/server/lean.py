@@ -174,20 +174,19 @@ class Shell(asyncio.Protocol):
     # ------------------------------------------------------------------ in between
 
     def _hear(self, events: list[Event]) -> None:
-        calls, wire = self._calls, self._wire
+        calls = self._calls
         for event in events:
             try:
                 if type(event) is not MessageReceived:
                     self._take(event)
                 elif (call := calls.get(event.stream)) is not None:
                     call.message(event.data)
-                    if wire.waiting and wire.queued_bytes(event.stream) > CROWDED:
-                        self._crowded.add(event.stream)
-                        wire.hold(event.stream)
             except Exception as error:
                 # One failing stream never touches another.
                 log.error("stream failed", exc_info=error)
                 self._fail(event.stream, error)
+        if self._wire.waiting:
+            self._hold_crowded({event.stream for event in events})
 
     def _take(self, event: Event) -> None:
         number = event.stream
@@ -240,6 +239,12 @@ class Shell(asyncio.Protocol):
         self._unset, self._alarm_at = True, math.inf
         self._hear(self._wire.tick(self._loop.time()))
         self._flush()
+
+    def _hold_crowded(self, heard: set[int]) -> None:
+        for number in heard:
+            if number in self._calls and self._wire.queued_bytes(number) > CROWDED:
+                self._crowded.add(number)
+                self._wire.hold(number)
 
     def _let_go(self) -> None:
         for number in [*self._crowded]:

@@ -53,6 +53,8 @@ class Process:
         line, stream = self._line, self._stream
         if replies:
             line.send(replies)
+        if stream.calm:
+            return
         if (slow := stream.slow) is not None:
             line.hold()
             self._reading = asyncio.get_running_loop().run_in_executor(self._readers, slow)

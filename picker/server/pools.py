@@ -20,27 +20,30 @@ class Pools:
         self._services = dict(services)
         self._lanes = list(services.values())
         self._header = header.lower()
+        self.first = self._lanes[0]
+        """Where what belongs to no pool is counted."""
         # The workers of all pools, and those of one.
         self._numbers = self.first.router.settings.workers
         self._workers = self._numbers // len(self._lanes)
 
-    @property
-    def first(self) -> Service:
-        """Where what belongs to no pool is counted."""
-        return self._lanes[0]
-
     def of_stream(self, port: str, metadata: Iterable[tuple[str, str | bytes]], message: bytes) -> Service | Refusal:
         """The service of a stream that came on the port of pool `port` (empty: of no pool) and began with `message`."""
-        name = next((value for key, value in metadata if key == keys.POOL), "") or port or self._by_header(message)
+        name: str | bytes = ""
+        for key, value in metadata:
+            if key == keys.POOL:
+                name = value
+                break
+        name = name or port
+        if not name and self._header:
+            name = self._by_header(message)
         if not name:
             return self.first if len(self._lanes) == 1 else _unknown("The request names none of this picker's pools.")
         service = self._services.get(name) if isinstance(name, str) else None
         return service or _unknown("This picker does not serve the pool that the request names.")
 
     def _by_header(self, message: bytes) -> str:
-        if not self._header or (heard := decode.message(message)) is None:
-            return ""
-        return heard.headers.get(self._header, "")
+        heard = decode.message(message)
+        return "" if heard is None else heard.headers.get(self._header, "")
 
     # ------------------------------------------------------------------ the access log, which knows no pools
 

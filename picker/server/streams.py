@@ -48,8 +48,9 @@ class Streams:
 
     def opened(self, carrier: Carrier) -> None:
         """A stream began."""
+        if not self._open:
+            self._empty.clear()
         self._open.add(carrier)
-        self._empty.clear()
 
     def closed(self, carrier: Carrier) -> None:
         """It is over."""
@@ -101,6 +102,14 @@ class ProcessStream:
         self._conversation = conversation = Conversation(service)
         service.metrics.streams_inflight += 1
         return conversation.receive(message)
+
+    @property
+    def calm(self) -> bool:
+        """There is nothing to do but to write the replies: neither `slow` nor `done`."""
+        conversation = self._conversation
+        if conversation is None or self._streams.leaving:
+            return False
+        return conversation.slow is None and not conversation.done
 
     @property
     def slow(self) -> Callable[[], Request] | None:
