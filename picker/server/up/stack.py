@@ -1,9 +1,10 @@
 """Engines, picker and Envoy as child processes on loopback: the whole request path, ready to be asked."""
 
 import asyncio
+import contextlib
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Stack:
             await until_ok(f"http://{engine.address}/health", self.children.all[i])
 
     async def start_picker(self, settings: Mapping[str, object] | None = None, argv: Sequence[str] = ()) -> None:
-        """Start `picker serve` over the engines; returns when its admin port answers.
+        """Start `picker serve` over the engines; returns when its admin ports answer and its gRPC ports listen.
 
         `settings` are parameters of `picker-settings`; `models`, if any, are matched by token ids.
         """
@@ -130,6 +131,7 @@ class Stack:
         )
         for worker in range(self.workers):
             await until_ok(f"http://{HOST}:{admin + worker}/pool", self.picker)
+            await until_listening(self.grpc_port + worker, self.picker)
 
     async def start_envoy(
         self, path: ResponsePath, request_mode: RequestMode = "full-duplex", *, tls: bool = False
@@ -167,17 +169,37 @@ class Stack:
 async def until_ok(url: str, child: Child) -> None:
     """Wait for a 200. Raises StackError when the child dies first, or READY_S later."""
     async with aiohttp.ClientSession() as session:
-        deadline = asyncio.get_running_loop().time() + READY_S
-        while asyncio.get_running_loop().time() < deadline:
-            if not child.running:
-                raise StackError(f"{child.name} ended with {child.process.returncode}:\n{child.tail()}")
-            try:
+
+        async def answers() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
                 async with session.get(url) as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass  # not listening yet
-            await asyncio.sleep(0.05)
+                    return response.status == 200
+            return False
+
+        await _until(answers, child)
+
+
+async def until_listening(port: int, child: Child) -> None:
+    """Wait until a connection to this port is taken. Raises as `until_ok`."""
+
+    async def taken() -> bool:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.close()
+            return True
+        return False
+
+    await _until(taken, child)
+
+
+async def _until(holds: Callable[[], Awaitable[bool]], child: Child) -> None:
+    deadline = asyncio.get_running_loop().time() + READY_S
+    while asyncio.get_running_loop().time() < deadline:
+        if not child.running:
+            raise StackError(f"{child.name} ended with {child.process.returncode}:\n{child.tail()}")
+        if await holds():
+            return
+        await asyncio.sleep(0.05)
     raise StackError(f"{child.name} was not ready after {READY_S:.0f} s:\n{child.tail()}")
 
 
