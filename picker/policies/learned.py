@@ -23,7 +23,7 @@ grow everywhere, when rows are poisoned. Each reason is a metric and stands in t
 
 Endpoints whose KV cache is known to be too small for the prompt are left out: they would refuse it.
 
-**Limits.** Learns from its own traffic alone; a pool that serves fewer than 50 requests is served by the rule.
+**Limits.** Learns from what it or a replica serves; a pool that serves fewer than 50 requests is served by the rule.
 
 **Source.** Lodestar (arXiv 2606.00946) for the idea: online reward per (request, endpoint), fallback to a heuristic.
 
