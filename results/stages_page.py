@@ -48,12 +48,15 @@ def figures(board: Board) -> str:
 
 def ratios(board: Board) -> str:
     """Stages over the baseline."""
-    head = ("case", "alpha", "rate", "policy", "E2E", "its P99", "TPOT", "TTFT", "good a second")
+    head = ("case", "alpha", "rate", "policy", "E2E", "its P99", "TPOT", "TTFT", "good a second", "seeds", "their E2E")
     lines = []
     for case, rate in played(board):
         for policy in (policy for policy in POLICIES[3:] if board.at(case, policy, rate)):
             found = [_ratio(board, metric, case, policy, rate) for metric in (E2E, E2E_P99, TPOT, TTFT, GOODPUT)]
-            lines.append((case.title, f"{case.alpha:g}", f"{rate:g}", f"`{policy}`", *found))
+            each = _by_seed(board, case, policy, rate)
+            spread = f"{min(each):.2f} to {max(each):.2f}" if len(each) > 1 else NONE
+            what = (case.title, f"{case.alpha:g}", f"{rate:g}", f"`{policy}`")
+            lines.append((*what, *found, str(len(each)), spread))
     return table(head, lines)
 
 
@@ -131,6 +134,15 @@ def _mean(board: Board, metric: Metric, case: Case, policy: str, rate: float) ->
 def _ratio(board: Board, metric: Metric, case: Case, policy: str, rate: float) -> str:
     found = board.ratio(metric, case, policy, rate)
     return NONE if found is None else f"{found.value:.2f}"
+
+
+def _by_seed(board: Board, case: Case, policy: str, rate: float) -> list[float]:
+    """End-to-end time over the baseline's."""
+    ours, theirs = (
+        {seed: E2E.of(cell) for seed, cell in board.at(case, who, rate).items()} for who in (policy, BASELINE)
+    )
+    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    return [a / b for a, b in pairs if a and b]
 
 
 def main() -> None:
