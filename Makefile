@@ -72,7 +72,7 @@ manifests: .venv/.done ## manifests/picker.yaml, rendered from the chart
 	$(BIN)/python e2e/charts/plain_manifest.py > manifests/picker.yaml
 
 bench: .venv/.done bench-peers ## CPU per request, per chunk, per pick, beside peers; writes bench/results.json
-	$(BIN)/python -m bench.run --json bench/results.json
+	$(BIN)/python -m bench.run
 
 bench-short: .venv/.done
 	$(BIN)/python -m bench.run --short
