@@ -40,6 +40,7 @@ from picker.learning.quickscorer import COMPILED
 from picker.learning.ranges import SLACK, outside, unknown_ground
 from picker.learning.recent import Recent
 from picker.learning.reuse import Reuse
+from picker.learning.whole import log_together
 from picker.requests.request import Request
 
 MAX_OUTBOX = 20_000
@@ -226,11 +227,10 @@ class Learner:
             self._recent.remember(pending.slot, row)
         log_ttft, log_tpot = pending.log_ttft, pending.log_tpot
         if math.isfinite(log_ttft + log_tpot):
-            together = math.exp(log_ttft) + (output_tokens - 1) * math.exp(log_tpot)
-            beyond = math.log(answer_s * 1e3 / together)
-            self._first_token(pending, log_ttft + beyond, now)
+            missed = math.log(answer_s * 1e3) - float(log_together(log_ttft, log_tpot, output_tokens - 1))
+            self._first_token(pending, log_ttft + missed, now)
             if output_tokens > 1:
-                self._later_tokens(pending, log_tpot + beyond, now)
+                self._later_tokens(pending, log_tpot + missed, now)
         self._send(row)
 
     def _first_token(self, pending: _Pending, log_ttft: float, now: float) -> None:

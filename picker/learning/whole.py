@@ -6,7 +6,7 @@ fitted to all answers at once, which tells the parts apart as far as answers dif
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from picker.learning.base import fit_base
 from picker.learning.experience import Experience
@@ -21,11 +21,17 @@ def split(rows: Experience, said: Estimate) -> Estimate:
     whole = rows["whole"] == 1
     if whole.any():
         more = rows["output_tokens"][whole].astype(np.float64) - 1.0
-        together = np.exp(said.log_ttft[whole]) + more * np.exp(said.log_tpot[whole])
-        beyond = came.log_ttft[whole] - np.log(together)
-        came.log_ttft[whole] = said.log_ttft[whole] + beyond
-        came.log_tpot[whole] = np.where(more > 0, said.log_tpot[whole] + beyond, np.nan)
+        first, later = said.log_ttft[whole], said.log_tpot[whole]
+        missed = came.log_ttft[whole] - log_together(first, later, more)
+        came.log_ttft[whole] = first + missed
+        came.log_tpot[whole] = np.where(more > 0, later + missed, np.nan)
     return came
+
+
+def log_together(log_ttft: ArrayLike, log_tpot: ArrayLike, more: ArrayLike) -> Vector:
+    """Log of the time of a first token and so many `more`."""
+    together: Vector = np.log(np.exp(log_ttft) + np.multiply(more, np.exp(log_tpot)))
+    return together
 
 
 def split_at_first(rows: Experience, known: Features) -> Estimate:

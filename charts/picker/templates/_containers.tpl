@@ -78,7 +78,7 @@
 - name: kernels
   image: {{ include "picker.image" .root }}
   imagePullPolicy: {{ .root.Values.router.epp.image.pullPolicy }}
-  command: [cp, -R, /var/cache/picker/., /tmp/kernels]
+  command: [cp, -R, /var/cache/picker/., /tmp/kernels]  # of the pod: its root is read-only
   securityContext:
     {{- toYaml .root.Values.router.epp.securityContext | nindent 4 }}
   resources:
@@ -103,7 +103,7 @@
   - --output=/etc/envoy/envoy.yaml
   env:
   - name: NUMBA_CACHE_DIR
-    value: /tmp/kernels
+    value: /tmp/kernels  # of the pod: its root is read-only
   securityContext:
     {{- toYaml $values.router.epp.securityContext | nindent 4 }}
   resources:
@@ -178,7 +178,7 @@
       fieldRef:
         fieldPath: metadata.name
   - name: NUMBA_CACHE_DIR
-    value: /tmp/kernels
+    value: /tmp/kernels  # of the pod: its root is read-only
   {{- with $epp.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
