@@ -52,10 +52,22 @@ def admit_all(request: Request, rows: Rows) -> bool:
     return True
 
 
+def at_once(work: Callable[[], None]) -> None:
+    """Later is now."""
+    work()
+
+
+def aloud(error: Exception) -> None:
+    """Whoever asked hears of it."""
+    raise error
+
+
 class Router:
     """One process's picks over one pool. Single-threaded; every method takes the caller's `now` in seconds.
 
-    `admits` says of a request and the rows of its candidates whether it is picked for at all.
+    `admits` says of a request and the rows of its candidates whether it is picked for at all. What a pick leaves to
+    those after it (`settle`) is given to `later`, as the proxy need not wait for it; no other call here comes before.
+    What goes wrong there is said to `failed`: the pick stands, and the next request has no part in it.
     """
 
     def __init__(
@@ -71,6 +83,8 @@ class Router:
         log: DecisionLog | None = None,
         watchers: Iterable[Watcher] = (),
         admits: Callable[[Request, Rows], bool] = admit_all,
+        later: Callable[[Callable[[], None]], object] = at_once,
+        failed: Callable[[Exception], None] = aloud,
     ) -> None:
         self.policy = policy
         self.hits = hits
@@ -86,10 +100,13 @@ class Router:
         self._rng = rng
         self._watchers = tuple(watchers)
         self._open: dict[int, Decision] = {}
+        self._later, self._failed = later, failed
+        self._unsettled: Decision | None = None
         self._next = settings.first_flight + (settings.worker - settings.first_flight) % settings.workers
 
     def update_pool(self, endpoints: Iterable[Endpoint]) -> PoolChange:
         """Serve exactly these endpoints from now on; running answers on the others are left alone."""
+        self.settle()
         change = self.pool.replace(endpoints)
         for slot, _ in change.removed:
             self.ledger.forget(slot)
@@ -115,6 +132,7 @@ class Router:
 
         Raises NoEndpoint, or Saturated where there is no room for this request; then nothing was reserved.
         """
+        self.settle()
         self._now = max(self._now, now)
         view = self.pool.view
         endpoints, slots = view.endpoints, view.slots
@@ -152,21 +170,33 @@ class Router:
         if len(self._open) >= self.settings.max_flights:
             self.ended(next(iter(self._open)), Outcome())
         self.ledger.reserve(decision.flight, slot, float(rows.new_tokens[row]), request.prompt_tokens, now)
-        self._open[decision.flight] = decision
-        self.hits.placed(request, slot, now)
-        self.policy.picked(request, rows, row, now)
-        if self._learns is not None:
-            self._learns.reserved(decision.flight, request, rows, row, scores, propensity, now)
-        self.log.append(decision)
-        for watcher in self._watchers:
-            watcher.picked(decision)
+        self._open[decision.flight] = self._unsettled = decision
+        self._later(self.settle)
         return decision
+
+    def settle(self) -> None:
+        """Lay down what the last pick leaves to those after it: its blocks, what is learned of it, its words."""
+        decision, self._unsettled = self._unsettled, None
+        if decision is None:
+            return
+        request, rows, row, now = decision.request, decision.rows, decision.chosen, decision.at
+        try:
+            self.hits.placed(request, int(rows.slots[row]), now)
+            self.policy.picked(request, rows, row, now)
+            if self._learns is not None:
+                self._learns.reserved(decision.flight, request, rows, row, decision.scores, decision.propensity, now)
+            self.log.append(decision)
+            for watcher in self._watchers:
+                watcher.picked(decision)
+        except Exception as error:
+            self._failed(error)
 
     def first_byte(self, flight: int, now: float, ttft_s: float | None = None) -> None:
         """The answer's body began: its prefill is done. Unknown flights are ignored, and words after the first.
 
         `ttft_s` is when it began, in seconds from the pick; None for just now.
         """
+        self.settle()
         decision = self._open.get(flight)
         if decision is None:
             return
@@ -177,6 +207,7 @@ class Router:
 
     def served(self, flight: int, address: str) -> None:
         """The proxy says which endpoint really serves; after a fallback the reservation moves there."""
+        self.settle()
         decision = self._open.get(flight)
         position = self.pool.view.by_address.get(address)
         if decision is None or decision.outcome.served is not None:
@@ -189,6 +220,7 @@ class Router:
 
     def ended(self, flight: int, outcome: Outcome) -> Decision | None:
         """Release the flight, once: later calls and unknown flights return None."""
+        self.settle()
         decision = self._open.pop(flight, None)
         if decision is None:
             return None

@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +109,8 @@ class ServedPool:
                 *([self._replicas] if self._replicas else []),
             ),
             admits=config.admission(),
+            later=_after_the_answer,
+            failed=_left_behind,
         )
         self.reader = Reader(
             ReaderSettings(
@@ -246,3 +248,12 @@ def _state_file(folder: Path | None, pool: str, lane: Lane) -> Path | None:
     if folder is None:
         return None
     return (folder if lane.pools == 1 else folder / pool) / f"learned-{lane.worker}"
+
+
+def _after_the_answer(work: Callable[[], None]) -> None:
+    """In the loop's next turn: what was written in this one is on its way by then."""
+    asyncio.get_running_loop().call_soon(work)
+
+
+def _left_behind(error: Exception) -> None:
+    log.error("a pick was answered, and what it leaves to later ones failed", exc_info=error)

@@ -1,5 +1,8 @@
 """The router: what a caller of `pick` can rely on."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,9 +21,15 @@ ADDRESSES = [f"10.0.0.{i}:8000" for i in range(1, 5)]
 
 
 def make_router(policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: object) -> Router:
+    return router_with({}, policy, addresses, **settings)
+
+
+def router_with(
+    parts: dict[str, Any], policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: object
+) -> Router:
     rng = np.random.default_rng(7)
     hits = PrefixHits(PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0))
-    router = Router(REGISTRY[policy]({}, rng), hits, rng, settings=RouterSettings(**settings))
+    router = Router(REGISTRY[policy]({}, rng), hits, rng, settings=RouterSettings(**settings), **parts)
     router.update_pool(Endpoint(address) for address in addresses)
     return router
 
@@ -41,6 +50,41 @@ def test_a_pick_reserves_and_its_end_releases_once() -> None:
     assert router.ended(decision.flight, Outcome(status=200)) is decision
     assert router.ended(decision.flight, Outcome(status=200)) is None
     assert in_flight(router) == [0, 0, 0, 0]
+
+
+def test_what_a_pick_leaves_to_later_ones_waits_and_yet_comes_before_them() -> None:
+    waiting: list[Callable[[], None]] = []
+    router = router_with({"later": waiting.append})
+    first = router.pick(prompt(), None, now=0.0)
+    assert (sum(in_flight(router)), len(router.log), len(waiting)) == (1, 0, 1)
+    again = router.pick(prompt(), None, now=0.1)
+    assert len(router.log) == 1
+    assert again.rows.hit_tokens[first.chosen] > 0
+    for work in waiting:
+        work()
+    assert [decision.flight for decision in router.log.last(9)] == [again.flight, first.flight]
+
+
+def test_picks_are_the_same_whether_the_rest_of_them_waits_or_not() -> None:
+    at_once, waiting = make_router("learned"), router_with({"later": lambda work: None}, "learned")
+    for i in range(200):
+        request = prompt(seed=i % 7)
+        picks = [router.pick(request, None, now=i / 50) for router in (at_once, waiting)]
+        assert picks[0].addresses == picks[1].addresses
+        for router, decision in zip((at_once, waiting), picks, strict=True):
+            if i % 3:
+                router.first_byte(decision.flight, i / 50 + 0.01)
+                router.ended(decision.flight, Outcome(status=200, ttft_s=0.01, completion_tokens=9))
+    assert in_flight(at_once) == in_flight(waiting)
+
+
+def test_what_fails_after_a_pick_touches_neither_it_nor_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[Exception] = []
+    router = router_with({"later": lambda work: None, "failed": failures.append})
+    monkeypatch.setattr(router.policy, "picked", lambda *_: 1 / 0)
+    first, second = (router.pick(prompt(), None, now=float(i)) for i in range(2))
+    assert [type(failure) for failure in failures] == [ZeroDivisionError]
+    assert {first.flight, second.flight} == {flight for flight in range(9) if router.is_open(flight)}
 
 
 def test_a_burst_of_500_requests_sees_itself() -> None:
