@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.bundle import Bundle, bundling
 from picker.engines.holders import Holders, clear_bit, leading, no_holders, row_of, set_bit
 from picker.engines.kernels import bare, kernel
 from picker.engines.linear_hashing import LIVE, USED, Int, Table, delete, empty_table, find, folded, insert, plain
@@ -61,17 +62,8 @@ class ApproximateIndex:
         self._ttl_s = ttl_s
         self._max_blocks = max_blocks
         self._now = -np.inf
-        table, (holder, newer, older, used_at) = empty_table(max_blocks, np.uint32, np.uint32, np.uint32, np.float64)
-        self._uses = _Uses(
-            table,
-            holder,
-            newer,
-            older,
-            used_at,
-            no_holders(max_blocks),
-            _no_slots(64),
-            np.zeros(1, np.int64),
-        )
+        self._uses = _no_uses(max_blocks)
+        self._bundle = _bundled(self._uses)
 
     def __len__(self) -> int:
         """Blocks kept over all slots, those that have expired and are not reclaimed yet included."""
@@ -95,11 +87,11 @@ class ApproximateIndex:
         """
         self._ensure(slot)
         self._now = max(self._now, now)
-        _touch(self._uses, slot, plain(chain), self._now, self._now - self._ttl_s, self._max_blocks)
+        _touch(self._bundle, slot, plain(chain), self._now, self._now - self._ttl_s, self._max_blocks)
 
     def matched(self, chain: Chain, slots: Slots, now: float) -> Column:
         """Consecutive leading blocks that each slot should still hold, float64 of shape (N,)."""
-        depths: Column = _matched(self._uses, plain(chain), slots, max(self._now, now) - self._ttl_s)
+        depths: Column = _matched(self._bundle, plain(chain), slots, max(self._now, now) - self._ttl_s)
         return depths
 
     def set_capacity(self, slot: int, blocks: int) -> None:
@@ -107,7 +99,7 @@ class ApproximateIndex:
         self._ensure(slot)
         if self._uses.slots[_CAPACITY, slot] != max(1, blocks):
             self._uses.slots[_CAPACITY, slot] = max(1, blocks)
-            _shrink(self._uses, slot, max(1, blocks))
+            _shrink(self._bundle, slot, max(1, blocks))
 
     def clear(self, slot: int) -> None:
         """The slot holds nothing and has the default capacity: its endpoint is gone or restarted.
@@ -115,7 +107,7 @@ class ApproximateIndex:
         Costs one to two microseconds per block that the slot held.
         """
         self._ensure(slot)
-        _shrink(self._uses, slot, 0)
+        _shrink(self._bundle, slot, 0)
         self._uses.slots[_CAPACITY, slot] = DEFAULT_CAPACITY
 
     def warm(self) -> None:
@@ -135,6 +127,7 @@ class ApproximateIndex:
         if slot >= known.shape[1]:
             more = max(slot + 1, 2 * known.shape[1]) - known.shape[1]
             self._uses = self._uses._replace(slots=np.concatenate((known, _no_slots(more)), axis=1))
+            self._bundle = _bundled(self._uses)
 
 
 def _no_slots(count: int) -> NDArray[np.int64]:
@@ -143,8 +136,18 @@ def _no_slots(count: int) -> NDArray[np.int64]:
     return slots
 
 
+def _no_uses(max_blocks: int) -> _Uses:
+    table, (holder, newer, older, used_at) = empty_table(max_blocks, np.uint32, np.uint32, np.uint32, np.float64)
+    refused = np.zeros(1, np.int64)
+    return _Uses(table, holder, newer, older, used_at, no_holders(max_blocks), _no_slots(64), refused)
+
+
+_bundled, _unbundled = bundling(_no_uses(2))
+
+
 @bare
-def _touch(uses: _Uses, slot: int, chain: Chain, now: float, expired: float, max_blocks: int) -> None:
+def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, max_blocks: int) -> None:
+    uses = _unbundled(bundle)
     table, slots = uses.table, uses.slots
     _expire(uses, slot, expired, 2 * len(chain))
     for i in range(min(len(chain), slots[_CAPACITY, slot]) - 1, -1, -1):  # the leading block is touched last
@@ -168,9 +171,10 @@ def _touch(uses: _Uses, slot: int, chain: Chain, now: float, expired: float, max
 
 
 @kernel
-def _matched(uses: _Uses, chain: Chain, slots: Slots, expired: float) -> Column:
+def _matched(bundle: Bundle, chain: Chain, slots: Slots, expired: float) -> Column:
     """A block is never younger than what leads up to it, so the age of the last one found tells whether any has
     expired, and bisection tells which."""
+    uses = _unbundled(bundle)
     known = uses.slots.shape[1]
     columns = np.full(len(slots), -1, np.int64)
     for j in range(len(slots)):
@@ -202,7 +206,8 @@ def _expire(uses: _Uses, slot: int, expired: float, most: int) -> None:
 
 
 @bare
-def _shrink(uses: _Uses, slot: int, held: int) -> None:
+def _shrink(bundle: Bundle, slot: int, held: int) -> None:
+    uses = _unbundled(bundle)
     while uses.slots[_HELD, slot] > held:
         _drop(uses, slot, uses.slots[_OLDEST, slot] - 1)
 

@@ -1,10 +1,12 @@
 """How numba is asked to compile what must run at machine speed, and when machine code of an earlier process may serve.
 
 numba keeps machine code under the text of the file that a function stands in. What is compiled into it from other
-files would go unnoticed: kernels here are kept under the stamps of the kernels they call and the values of their
-constants, too.
+files would go unnoticed: kernels here are kept under the stamps of the kernels and intrinsics they call and the values
+of their constants, too.
 """
 
+import inspect
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -33,9 +35,12 @@ def inlined(function: Kernel) -> Kernel:
 
 
 def stamp_of(thing: object) -> object:
-    """What tells this kernel's or constant's version from others; None for all else."""
+    """What tells this kernel's, intrinsic's or constant's version from others; None for all else."""
     if isinstance(thing, bool | int | float | np.generic):
         return repr(thing)
+    if (intrinsic := getattr(thing, "_defn", None)) is not None:
+        stat = os.stat(inspect.getfile(intrinsic))
+        return stat.st_mtime, stat.st_size
     files = _files(thing)
     return None if files is None else files._source_stamp
 

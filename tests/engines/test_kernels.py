@@ -8,6 +8,21 @@ from pathlib import Path
 import pytest
 
 CALLED = "from picker.engines.kernels import bare\n\nSTEP = {step}\n\n\n@bare\ndef called(x):\n    return x + {more}\n"
+INTRINSIC = """
+from numba import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def called(typing, x):
+    def code(context, builder, signature, arguments):
+        return builder.add(arguments[0], context.get_constant(types.int64, {more}))
+
+    return types.int64(types.int64), code
+
+
+STEP = 2
+"""
 CALLER = """
 from called import STEP, called
 from picker.engines.kernels import kernel
@@ -51,3 +66,10 @@ def test_a_change_in_another_file_is_compiled_anew(folder: Path, step: int, more
 
 def test_without_a_change_the_earlier_code_serves(folder: Path) -> None:
     assert [run(folder), run(folder)] == [(22, 0), (22, 1)]
+
+
+def test_a_change_of_an_intrinsic_is_compiled_anew(folder: Path) -> None:
+    (folder / "called.py").write_text(INTRINSIC.format(more=10))
+    assert run(folder) == (22, 0)
+    (folder / "called.py").write_text(INTRINSIC.format(more=300))
+    assert run(folder) == (602, 0)
