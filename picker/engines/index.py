@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.bundle import Bundle, bundling
 from picker.engines.holders import Holders, block_of, clear_bit, leading, no_holders, row_of, set_bit
 from picker.engines.kernels import bare, kernel
 from picker.engines.linear_hashing import (
@@ -21,6 +22,7 @@ from picker.engines.linear_hashing import (
     USED,
     Int,
     Table,
+    Take,
     anonymous,
     delete,
     empty_table,
@@ -98,17 +100,8 @@ class PrefixIndex:
     ) -> None:
         if not 1 <= max_pairs <= 1 << 30:
             raise ValueError("max_pairs must be in 1..2**30")
-        rows = max_pairs + 1  # the last pair may bring a row with _EXTRA
-        table, (holder, owner) = empty_table(rows, np.uint32, np.uint32, salt=salt)
-        self._pairs = _Pairs(
-            table,
-            holder,
-            owner,
-            no_holders(rows, anonymous if shelf is None else shelf.take, salt),
-            np.zeros(64, np.int64),
-            np.zeros(64, np.bool_),
-            np.array([max_pairs, 0, 0, 0, 0], np.int64),
-        )
+        self._pairs = _no_pairs(max_pairs, anonymous if shelf is None else shelf.take, salt)
+        self._bundle = _bundled(self._pairs)
         self._shelf = shelf
         self._columns = np.full(64, -1, np.int64)  # of each slot; -1 for none
         self._width = 0  # columns ever made
@@ -143,7 +136,7 @@ class PrefixIndex:
         if not len(keys):
             return
         column = self._column(slot)
-        _store(self._pairs, column, plain(keys), plain(blocks))
+        _store(self._bundle, column, plain(keys), plain(blocks))
         if self._retired:
             self._reclaim(_SWEEP_PER_BLOCK * len(keys))
 
@@ -151,7 +144,7 @@ class PrefixIndex:
         """The engine in `slot` dropped one copy of each of these blocks. Keys that it never stored change nothing."""
         column = self._existing(slot)
         if column >= 0:
-            _remove(self._pairs, column, plain(keys))
+            _remove(self._bundle, column, plain(keys))
 
     def clear(self, slot: int) -> None:
         """The slot holds nothing: its engine restarted, cleared its cache, or is gone."""
@@ -167,12 +160,12 @@ class PrefixIndex:
     def block(self, slot: int, key: int) -> int | None:
         """Our hash of the block that the engine in `slot` calls `key`; None where it holds no such block."""
         column = self._existing(slot)
-        block, found = _block(self._pairs, column, np.uint64(key)) if column >= 0 else (0, False)
+        block, found = _block(self._bundle, column, np.uint64(key)) if column >= 0 else (0, False)
         return int(block) if found else None
 
     def matched(self, chain: Chain, slots: Slots) -> Column:
         """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,)."""
-        depths: Column = _matched(self._pairs.holders, plain(chain), self._columns, slots, self._width)
+        depths: Column = _matched(self._bundle, plain(chain), self._columns, slots, self._width)
         return depths
 
     def warm(self) -> None:
@@ -216,12 +209,13 @@ class PrefixIndex:
             self._pairs = pairs._replace(
                 column_pairs=np.pad(pairs.column_pairs, (0, column)), retired=np.pad(pairs.retired, (0, column))
             )
+            self._bundle = _bundled(self._pairs)
         return column
 
     def _reclaim(self, rows: int) -> None:
         """Drop the retired pairs among the next rows; a column that is empty then can serve another slot."""
         pairs = self._pairs
-        _sweep(pairs, rows)
+        _sweep(self._bundle, rows)
         if pairs.state[_EMPTIED]:
             pairs.state[_EMPTIED] = 0
             emptied = [column for column in self._retired if not pairs.column_pairs[column]]
@@ -230,8 +224,19 @@ class PrefixIndex:
             self._free += emptied
 
 
+def _no_pairs(max_pairs: int, take: Take = anonymous, salt: int = DEFAULT_SALT) -> _Pairs:
+    rows = max_pairs + 1  # the last pair may bring a row with _EXTRA
+    table, (holder, owner) = empty_table(rows, np.uint32, np.uint32, salt=salt)
+    holders, state = no_holders(rows, take, salt), np.array([max_pairs, 0, 0, 0, 0], np.int64)
+    return _Pairs(table, holder, owner, holders, np.zeros(64, np.int64), np.zeros(64, np.bool_), state)
+
+
+_bundled, _unbundled = bundling(_no_pairs(1))
+
+
 @bare
-def _store(pairs: _Pairs, column: int, keys: Keys, blocks: Chain) -> None:
+def _store(bundle: Bundle, column: int, keys: Keys, blocks: Chain) -> None:
+    pairs = _unbundled(bundle)
     table, state = pairs.table, pairs.state
     for i in range(len(keys)):
         key = folded(table, keys[i], column)
@@ -260,7 +265,8 @@ def _store(pairs: _Pairs, column: int, keys: Keys, blocks: Chain) -> None:
 
 
 @bare
-def _remove(pairs: _Pairs, column: int, keys: Keys) -> None:
+def _remove(bundle: Bundle, column: int, keys: Keys) -> None:
+    pairs = _unbundled(bundle)
     for i in range(len(keys)):
         row = find(pairs.table, folded(pairs.table, keys[i], column))
         if row >= 0 and not _fewer(pairs, row):
@@ -324,13 +330,15 @@ def _turn(pairs: _Pairs, evict: bool) -> None:
 
 
 @bare
-def _sweep(pairs: _Pairs, rows: int) -> None:
+def _sweep(bundle: Bundle, rows: int) -> None:
+    pairs = _unbundled(bundle)
     for _ in range(rows):
         _turn(pairs, False)
 
 
 @bare
-def _block(pairs: _Pairs, column: int, key: np.uint64) -> tuple[np.uint64, bool]:
+def _block(bundle: Bundle, column: int, key: np.uint64) -> tuple[np.uint64, bool]:
+    pairs = _unbundled(bundle)
     row = find(pairs.table, folded(pairs.table, key, column))
     if row < 0:
         return np.uint64(0), False
@@ -338,7 +346,8 @@ def _block(pairs: _Pairs, column: int, key: np.uint64) -> tuple[np.uint64, bool]
 
 
 @kernel
-def _matched(holders: Holders, chain: Chain, columns: NDArray[np.int64], slots: Slots, width: int) -> Column:
+def _matched(bundle: Bundle, chain: Chain, columns: NDArray[np.int64], slots: Slots, width: int) -> Column:
+    holders = _unbundled(bundle).holders
     wanted = np.full(len(slots), -1, np.int64)
     for i in range(len(slots)):
         if 0 <= slots[i] < len(columns):
