@@ -40,6 +40,7 @@ from picker.learning.quickscorer import COMPILED
 from picker.learning.ranges import SLACK, outside, unknown_ground
 from picker.learning.recent import Recent
 from picker.learning.reuse import Reuse
+from picker.learning.thinning import Thinning
 from picker.learning.whole import log_together
 from picker.requests.request import Request
 
@@ -80,6 +81,7 @@ class Learner:
         self.online = online
         self.corrections, self.drift = Corrections(), Drift()
         self.lengths, self.reuse, self.pressure = OutputLengths(), Reuse(), Pressure()
+        self.thinning = Thinning()
         self.overflowed = 0
         """Rows lost because nobody drained them."""
         self.forgotten: list[tuple[int, float]] = []
@@ -155,9 +157,12 @@ class Learner:
         propensity: float,
         weight: float,
         now: float,
+        tried: bool = False,
     ) -> None:
-        """The pick goes by this number until `ended`; `weight` is the guard's. Past MAX_PENDING nothing is kept."""
-        if len(self._pending) >= MAX_PENDING:
+        """The pick goes by this number until `ended`, if it is one to learn from; `weight` is the guard's. Past
+        MAX_PENDING nothing is kept. What was `tried` to learn from it always is, and weighs as if it had been drawn."""
+        chance = self.thinning.chance(len(rows), now)
+        if len(self._pending) >= MAX_PENDING or not (tried or self.thinning.keeps(chance)):
             return
         told, slot = prediction.of(row), int(rows.slots[row])
         kept = row_of(
@@ -181,7 +186,7 @@ class Learner:
             told.correction,
             at_pick(float(rows.new_tokens[row]), float(rows.batch[row])),
             before_pick(request.prompt_tokens, rows),
-            weight,
+            weight * chance if tried else weight,
             request,
         )
 
@@ -318,6 +323,11 @@ class Learner:
         """Seconds since each endpoint was last picked, (N,); inf before its first pick."""
         since: Column = now - self._slots[_PICKED_AT, slots]
         return since
+
+    @property
+    def skipped(self) -> int:
+        """Picks that were not drawn to be learned from."""
+        return self.thinning.skipped
 
     def number(self, slot: int) -> int:
         """Of the endpoint in this slot: never used twice."""

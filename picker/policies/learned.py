@@ -59,6 +59,8 @@ Part = Literal["base", "trees", "correction", "marginal-cost", "guard"]
 NEAR, NEAR_SPREADS = 1.1, 0.7
 """Costs within this of the best, and within so many standard deviations of what predictions err in log, are near it;
 where the rule's choice is, it is taken: the least of many uncertain costs is more often luck than merit."""
+PROBE, EXPLORATION = TRIED = ("probe", "exploration")
+"""Why picks are made that are to teach something."""
 PROBE_COST = 2.0
 """A forgotten endpoint is probed with a request that would cost it at most so many times what the best would."""
 SLO_TTFT_MS, SLO_TPOT_MS = 1000.0, 50.0
@@ -133,11 +135,11 @@ class Learned:
         because = reason.value
         starved = probe(learner.since_picked(rows.slots, now), now - self._probed_at, self._rate)
         if starved is not None and costs[starved] <= PROBE_COST * least:
-            cost, because = _first(cost, starved), "probe"
+            cost, because = _first(cost, starved), PROBE
             propensity = np.where(np.arange(len(rows)) == starved, 1.0, 0.0)
             memo.probe, memo.weight = True, 0.0
         elif self._rng.random() < explored:
-            cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(cost <= within)))), "exploration"
+            cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(cost <= within)))), EXPLORATION
         return Scores(cost, reasons, propensity, "model", because, memo)
 
     def _by_rule(self, request: Request, rows: Rows, now: float) -> Scores:
@@ -163,7 +165,16 @@ class Learned:
         learner = self.learner
         learner.placed(request, rows, row, pick.output_tokens, now)
         learner.reserved(
-            flight, request, rows, row, pick.foresight, by=pick.by, propensity=propensity, weight=pick.weight, now=now
+            flight,
+            request,
+            rows,
+            row,
+            pick.foresight,
+            by=pick.by,
+            propensity=propensity,
+            weight=pick.weight,
+            now=now,
+            tried=scores.because in TRIED,
         )
         learner.guard.picked(pick.reason)
         keep = math.exp(min(0.0, self._rate_at - now) / 60.0)

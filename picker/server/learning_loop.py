@@ -58,6 +58,11 @@ class Learner(Protocol[Taken]):
     forgotten: list[tuple[int, float]]
     """Endpoint numbers that changed, and when: rows picked before teach no more. Emptied by the loop."""
 
+    @property
+    def skipped(self) -> int:
+        """Picks of which no row was made."""
+        ...
+
     def drain(self, now: float) -> Experience:
         """Rows that ended since the last call."""
         ...
@@ -123,7 +128,7 @@ class LearningLoop(Generic[M]):
         learner.tick(now)
         rows = learner.drain(now)
         self.state.rows += len(rows)
-        self.state.overflowed = learner.overflowed
+        self.state.overflowed, self.state.skipped = learner.overflowed, learner.skipped
         if self.tell is not None and len(rows):
             self.tell(rows[sane(rows)])
         rows = np.concatenate((rows, *self._others))

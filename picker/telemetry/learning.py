@@ -28,6 +28,8 @@ class LoopState:
     """Trainers started."""
     rows: int = 0
     """Rows of finished picks."""
+    skipped: int = 0
+    """Picks that are not learned from, since there are more than are worth it."""
     heard: int = 0
     """Rows of other replicas' picks."""
     unread: int = 0
@@ -101,6 +103,7 @@ class LearningMetrics:
         for name, help, value in (
             ("picker_trainer_starts", "Trainers started: one, and one for each that died.", state.starts),
             ("picker_learning_rows", "Rows of finished picks.", state.rows),
+            ("picker_learning_skipped_picks", "Picks beyond as many as are learned from.", state.skipped),
             ("picker_learning_heard_rows", "Rows of other replicas' picks.", state.heard),
             ("picker_learning_unread_rows", "The same, but of another version or impossible.", state.unread),
             ("picker_learning_insane_rows", "Rows that nothing can be learned from.", state.insane),

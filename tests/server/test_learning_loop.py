@@ -32,7 +32,7 @@ class Learner:
         self.models: list[Any] = []
         self.proven: list[bool] = []
         self.forgotten: list[tuple[int, float]] = []
-        self.overflowed = 0
+        self.overflowed = self.skipped = 0
 
     def tick(self, now: float) -> None:
         pass
@@ -83,6 +83,13 @@ async def test_rows_go_out_and_models_come_back_to_be_adopted() -> None:
     assert loop.state.version == learner.models[-1][0]
     assert loop.state.rows == 10
     assert loop.state.rounds >= 2
+
+
+def test_picks_that_were_not_learned_from_are_told_of() -> None:
+    loop, learner = make()
+    learner.skipped = 7
+    loop.collect()
+    assert loop.state.skipped == 7
 
 
 async def test_the_real_trainer_makes_a_model_of_the_rows() -> None:

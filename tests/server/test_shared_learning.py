@@ -21,7 +21,7 @@ class Learner:
 
     def __init__(self, first: int = 100) -> None:
         self.first, self.finished = first, np.empty(0, EXPERIENCE)
-        self.overflowed, self.forgotten = 0, list[tuple[int, float]]()
+        self.overflowed, self.skipped, self.forgotten = 0, 0, list[tuple[int, float]]()
 
     def number(self, slot: int) -> int:
         return self.first + slot

@@ -95,3 +95,10 @@ def test_rows_that_nobody_learned_from_are_one_number() -> None:
     watched = Watched()
     watched.metrics.state.dropped, watched.metrics.state.overflowed = 3, 4
     assert watched.samples()["picker_learning_dropped_rows_total"] == 7
+
+
+def test_picks_beyond_as_many_as_are_learned_from_are_counted() -> None:
+    watched = Watched()
+    watched.metrics.state.skipped = 5
+    assert watched.samples()["picker_learning_skipped_picks_total"] == 5
+    assert watched.metrics.as_json()["skipped"] == 5
