@@ -21,6 +21,7 @@ Source: LMetric (arXiv 2603.15202), the two-phase detector; "busier" is that pap
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ MAX_PICKS = 8192
 _PICKS_PER_ENDPOINT = 4
 _HIGH_HIT = 0.5
 _FORGET_PER_PICK = 32
+
+
+class Prefix(NamedTuple):
+    """What a request shares with those of its class: its key, None for a request without a long hit anywhere."""
+
+    key: int | None
+    depth_tokens: float
+    """Who has as many of its tokens holds the prefix."""
 
 
 @dataclass(slots=True)
@@ -54,18 +63,18 @@ class HotPrefixes:
         self._picks: deque[tuple[float, int | None]] = deque()
         self._classes: dict[int, _Class] = {}
 
-    def dropped(self, request: Request, rows: Rows, now: float) -> Mask | None:
-        """The endpoints to leave out for this request, shape (N,), never all of them; None where there are none."""
-        key, depth_tokens = _class_of(request, rows)
+    def dropped(self, prefix: Prefix, rows: Rows, now: float) -> Mask | None:
+        """The endpoints to leave out for such a request, shape (N,), never all of them; None where there are none."""
+        key, depth_tokens = prefix
         record = self._classes.get(key) if key is not None else None
         if record is None or not record.dropped or now - self._picks[-1][0] > self._window_s:
             return None
         hot: Mask = rows.hit_tokens >= depth_tokens
         return hot if self._alarmed(record, int(np.count_nonzero(hot)), len(hot)) else None
 
-    def picked(self, request: Request, rows: Rows, cost: Column, now: float) -> None:
-        """A request was placed; `cost`, shape (N,), is what every endpoint would have cost it, nothing dropped."""
-        key, depth_tokens = _class_of(request, rows)
+    def picked(self, prefix: Prefix, rows: Rows, cost: Column, now: float) -> None:
+        """Such a request was placed; `cost`, shape (N,), is what every endpoint would have cost it, nothing dropped."""
+        key, depth_tokens = prefix
         self._remember(key, now)
         if key is None:
             return
@@ -125,12 +134,14 @@ def warm() -> None:
     _held(np.zeros(1), 0.0, np.zeros(1), np.zeros(1))
 
 
-def _class_of(request: Request, rows: Rows) -> tuple[int | None, float]:
-    """The class key and its depth in tokens; None for a request without a long hit anywhere."""
-    best = float(np.maximum.reduce(rows.hit_tokens, initial=0.0))
-    blocks = min(int(best / request.block_tokens + 0.5), len(request.chain))
-    if not blocks or best <= _HIGH_HIT * request.prompt_tokens:
-        return None, 0.0
+def prefix_of(request: Request, best_hit_tokens: float) -> Prefix:
+    """The class of a request whose longest hit is this."""
+    blocks = min(int(best_hit_tokens / request.block_tokens + 0.5), len(request.chain))
+    if not blocks or best_hit_tokens <= _HIGH_HIT * request.prompt_tokens:
+        return _NO_PREFIX
     depth = 1 << (blocks.bit_length() - 1)
     # Half a block of slack: hits in tokens are rounded where block_tokens is not whole.
-    return int(request.chain[depth - 1]), (depth - 0.5) * request.block_tokens
+    return Prefix(int(request.chain[depth - 1]), (depth - 0.5) * request.block_tokens)
+
+
+_NO_PREFIX = Prefix(None, 0.0)

@@ -34,8 +34,10 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from picker.engines.kernels import bare
 from picker.engines.rows import Column, Rows
-from picker.policies.hot_prefix import HotPrefixes, Mask
+from picker.policies import hot_prefix
+from picker.policies.hot_prefix import HotPrefixes, Mask, Prefix, prefix_of
 from picker.policies.policy import Scores
 from picker.requests.request import Request
 
@@ -55,23 +57,46 @@ class Multiplicative:
 
     def score(self, request: Request, rows: Rows, now: float) -> Scores:
         reasons = {"queued_tokens": rows.queued_tokens, "new_tokens": rows.new_tokens, "batch": rows.batch}
-        dropped = self._dropped(request, rows, now)
+        cost, dropped = self._weigh(request, rows, now)
         if dropped is None:
-            return Scores(_product(rows), reasons)
-        return Scores(np.where(dropped, np.inf, _product(rows)), {**reasons, "hot_prefix": dropped.astype(np.float64)})
+            return Scores(cost, reasons)
+        return Scores(np.where(dropped, np.inf, cost), {**reasons, "hot_prefix": dropped.astype(np.float64)})
 
     def cost(self, request: Request, rows: Rows, now: float) -> Column:
         """The costs of `score`, (N,), without a word about why."""
-        dropped = self._dropped(request, rows, now)
-        return _product(rows) if dropped is None else np.where(dropped, np.inf, _product(rows))
+        cost, dropped = self._weigh(request, rows, now)
+        return cost if dropped is None else np.where(dropped, np.inf, cost)
 
     def picked(self, request: Request, rows: Rows, row: int, now: float) -> None:
         if self._hot_prefixes:
-            self._hot_prefixes.picked(request, rows, _product(rows), now)
+            cost, prefix = _weighed(request, rows)
+            self._hot_prefixes.picked(prefix, rows, cost, now)
 
-    def _dropped(self, request: Request, rows: Rows, now: float) -> Mask | None:
-        return self._hot_prefixes.dropped(request, rows, now) if self._hot_prefixes else None
+    def _weigh(self, request: Request, rows: Rows, now: float) -> tuple[Column, Mask | None]:
+        """Costs, (N,), and who is to be left out."""
+        cost, prefix = _weighed(request, rows)
+        return cost, self._hot_prefixes.dropped(prefix, rows, now) if self._hot_prefixes else None
 
 
-def _product(rows: Rows) -> Column:
-    return (rows.queued_tokens + rows.new_tokens) * (rows.batch + 1.0)
+def _weighed(request: Request, rows: Rows) -> tuple[Column, Prefix]:
+    """Costs with nobody left out, (N,), and the request's class."""
+    cost = np.empty(len(rows))
+    best = _multiply(rows.queued_tokens, rows.new_tokens, rows.batch, rows.hit_tokens, cost)
+    return cost, prefix_of(request, best)
+
+
+@bare
+def _multiply(queued_tokens: Column, new_tokens: Column, batch: Column, hit_tokens: Column, cost: Column) -> float:
+    """Write the costs; the longest hit."""
+    best = 0.0
+    for i in range(len(cost)):
+        cost[i] = (queued_tokens[i] + new_tokens[i]) * (batch[i] + 1.0)
+        best = max(best, hit_tokens[i])
+    return best
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    zero = np.zeros(1)
+    _multiply(zero, zero, zero, zero, zero)
+    hot_prefix.warm()

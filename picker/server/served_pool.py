@@ -19,7 +19,7 @@ from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.ledger import Ledger
 from picker.engines.table import EngineTable
-from picker.policies import hot_prefix
+from picker.policies import multiplicative
 from picker.policies.learned import Learned
 from picker.policies.policy import Plans, innermost
 from picker.policies.registry import REGISTRY
@@ -150,7 +150,7 @@ class ServedPool:
         if self._watch is not None:
             self._watch.warm()
         self.picks.warm()
-        for part in (snapshot, hot_prefix, choice):
+        for part in (snapshot, multiplicative, choice):
             part.warm()
         if self.learning is not None:
             self.learning.restore()

@@ -7,7 +7,7 @@ from small_pool import SmallPool, make
 
 from picker.engines.rows import Rows
 from picker.policies.example import example_request, example_rows
-from picker.policies.hot_prefix import MAX_PICKS, HotPrefixes
+from picker.policies.hot_prefix import MAX_PICKS, HotPrefixes, prefix_of
 from picker.policies.policy import Policy
 from picker.requests.request import Request
 
@@ -166,7 +166,7 @@ def many_picks(count: int) -> HotPrefixes:
     for i in range(count):
         request = other(i)
         rows: Rows = example_rows(request, hit_tokens=[1600, 0])
-        detector.picked(request, rows, rows.new_tokens, now=i * 1e-6)
+        detector.picked(prefix_of(request, 1600.0), rows, rows.new_tokens, now=i * 1e-6)
     return detector
 
 
