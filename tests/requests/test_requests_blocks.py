@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,13 +41,22 @@ def test_lists_and_arrays_of_ids_give_the_same_keys():
 
 
 def test_keys_are_the_documented_hash():
-    import xxhash
-
     parent = root("lora", "salt")
     block = np.arange(16, dtype="<u4").tobytes()
     first = xxhash.xxh3_64_intdigest(parent.to_bytes(8, "big") + block)
     second = xxhash.xxh3_64_intdigest(first.to_bytes(8, "big") + block)
     assert chain_tokens(list(range(16)) * 2, 16, parent).tolist() == [first, second]
+
+
+@given(st.integers(1, 140), st.integers(0, 7), st.integers(0, 12), st.integers(0, 2**64 - 1), st.randoms())
+def test_blocks_of_any_size_have_the_documented_hash(words, more, count, parent, random):
+    size = 8 * words + more
+    data = random.randbytes(count * size + more)
+    expected, key = [], parent
+    for at in range(0, count * size, size):
+        key = xxhash.xxh3_64_intdigest(key.to_bytes(8, "big") + data[at : at + size])
+        expected.append(key)
+    assert chain_bytes(data, size, parent).tolist() == expected
 
 
 @pytest.mark.parametrize("bad", [[-1], [2**32], ["x"], [1.5], [None]])
