@@ -1,11 +1,13 @@
 """Reading Envoy's messages: headers, bodies, subset hint, served endpoint, modes. All tolerant: what is malformed is
 absent.
 
-Nearly all messages hold a piece of a body and nothing else that is read, so these are read off their bytes; any other
-shape is left to protobuf. The tests hold one to the other.
+Nearly all messages hold request headers, or a piece of a body and nothing else that is read, so these are read off
+their bytes; any other shape is left to protobuf. What one request's headers share with another's is read once: most of
+them, and what stands behind them. The tests hold one to the other.
 """
 
 import enum
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct, Value
@@ -13,7 +15,7 @@ from msgspec import Struct as Record
 
 from picker.exchange import keys
 from picker.proto.core_pb2 import Metadata
-from picker.proto.ext_proc_pb2 import HeaderMap, ProcessingRequest
+from picker.proto.ext_proc_pb2 import HeaderMap, HeaderValue, ProcessingRequest
 
 
 class BodyMode(enum.IntEnum):
@@ -48,7 +50,7 @@ class Heard(Record, frozen=True, gc=False):
 
 def message(data: bytes) -> Heard | None:
     """The message in these bytes, None if they are none."""
-    return _piece(data) or _any(data)
+    return _piece(data) or _opening(data) or _any(data)
 
 
 _BODIES = {4 << 3 | 2: "request_body", 5 << 3 | 2: "response_body"}
@@ -80,6 +82,57 @@ def _piece(data: bytes) -> Heard | None:
     return Heard(part, body, True) if data[at:stop] == _END_OF_STREAM else None
 
 
+_HEADERS, _FIRST = 2 << 3 | 2, 1 << 3 | 2
+_SHORT, _BEHIND = 256, 4096
+"""Bytes of a header, and of what is behind all of them, that may be kept."""
+
+
+def _opening(data: bytes) -> Heard | None:
+    """Request headers, and behind them what a proxy says of itself; None for any other message."""
+    try:
+        if data[0] != _HEADERS:
+            return None
+        size, at = _length(data, 1)
+        stop = at + size
+        behind = _behind(data[stop:]) if len(data) - stop <= _BEHIND else None
+        if behind is None or stop > len(data) or data[at] != _FIRST:
+            return None
+        size, at = _length(data, at + 1)
+        last = at + size
+        found: dict[str, str] = {}
+        while at < last:
+            if data[at] != _FIRST:
+                return None
+            size, at = _length(data, at + 1)
+            entry = data[at : at + size]
+            at += size
+            name, value = _kept_header(entry) if size <= _SHORT else _header(HeaderValue.FromString(entry))
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    except (IndexError, DecodeError):
+        return None
+    end = data[last:stop]
+    if at != last or last > stop or (end and end != _HEADERS_END):
+        return None
+    modes, restriction = behind
+    return Heard("request_headers", b"", bool(end), found, restriction, None, modes)
+
+
+_HEADERS_END = b"\x18\x01"
+
+
+@lru_cache(maxsize=4096)
+def _kept_header(entry: bytes) -> tuple[str, str]:
+    """Raises DecodeError."""
+    return _header(HeaderValue.FromString(entry))
+
+
+@lru_cache(maxsize=64)
+def _behind(data: bytes) -> tuple[tuple[int, int] | None, tuple[str, ...] | None] | None:
+    """Modes and subset; None where there is more to it. Raises DecodeError."""
+    heard = ProcessingRequest.FromString(data)
+    return None if heard.WhichOneof("request") else (_modes(heard), subset(heard.metadata_context))
+
+
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """A varint of at most three bytes, and where it ends. Raises IndexError where there is none."""
     value = data[at]
@@ -100,9 +153,7 @@ def _any(data: bytes) -> Heard | None:
     except DecodeError:
         return None
     part = heard.WhichOneof("request") or ""
-    modes = None
-    if heard.HasField("protocol_config"):
-        modes = heard.protocol_config.request_body_mode, heard.protocol_config.response_body_mode
+    modes = _modes(heard)
     match part:
         case "request_headers":
             sent = heard.request_headers
@@ -118,14 +169,22 @@ def _any(data: bytes) -> Heard | None:
     return Heard(part, modes=modes)
 
 
+def _modes(heard: ProcessingRequest) -> tuple[int, int] | None:
+    told = heard.protocol_config
+    return (told.request_body_mode, told.response_body_mode) if heard.HasField("protocol_config") else None
+
+
 def headers(header_map: HeaderMap) -> dict[str, str]:
     """Lower-case name to value, repeated ones joined (RFC 9110 section 5.3); bytes that are not UTF-8 are replaced."""
     found: dict[str, str] = {}
     for header in header_map.headers:
-        name = header.key.lower()
-        value = (header.raw_value or header.value).decode("utf-8", "replace")
+        name, value = _header(header)
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
+
+
+def _header(header: HeaderValue) -> tuple[str, str]:
+    return header.key.lower(), (header.raw_value or header.value).decode("utf-8", "replace")
 
 
 def subset(context: Metadata) -> tuple[str, ...] | None:

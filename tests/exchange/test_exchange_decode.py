@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from picker.exchange import decode
-from picker.proto.ext_proc_pb2 import HttpBody
+from picker.proto.ext_proc_pb2 import HeaderMap, HeaderValue, HttpBody, HttpHeaders
 
 # Lengths whose varints have one, two, three and four bytes.
 sizes = st.one_of(st.integers(0, 300), st.sampled_from([16_383, 16_384, 62_000, 2_097_151, 2_097_152]))
@@ -26,6 +26,63 @@ def said(part: str, piece: HttpBody, context: dict[str, dict[str, str]]) -> byte
 @given(st.sampled_from(["request_body", "response_body"]), pieces, contexts)
 def test_a_piece_of_a_body_is_read_whatever_the_metadata_behind_it(part, piece, context) -> None:
     assert decode.message(said(part, piece, context)) == decode.Heard(part, piece.body, piece.end_of_stream)
+
+
+names = st.one_of(st.sampled_from(["x-a", "X-A", ":path", "cookie"]), st.text(max_size=300))
+fields = st.lists(st.builds(HeaderValue, key=names, value=st.binary(max_size=9), raw_value=st.binary(max_size=300)))
+
+
+def opening(fields: list[HeaderValue], end: bool, contexts: dict[str, dict[str, str]], mode: int | None) -> bytes:
+    message = Said(request_headers=HttpHeaders(headers=HeaderMap(headers=fields), end_of_stream=end))
+    message.metadata_context.SetInParent()
+    add_metadata(message, contexts)
+    if mode is not None:
+        message.protocol_config.request_body_mode = mode
+    return message.SerializeToString()
+
+
+def joined(sent: HeaderMap) -> dict[str, str]:
+    """Values by lower-case name, those of one name with commas between them."""
+    found: dict[str, list[str]] = {}
+    for field in sent.headers:
+        found.setdefault(field.key.lower(), []).append((field.raw_value or field.value).decode("utf-8", "replace"))
+    return {name: ", ".join(values) for name, values in found.items()}
+
+
+@given(fields, st.booleans(), contexts, st.sampled_from([None, 0, 4]))
+def test_request_headers_are_read_whatever_stands_behind_them(fields, end, context, mode) -> None:
+    heard = decode.message(opening(fields, end, context, mode))
+    modes = None if mode is None else (mode, 0)
+    assert heard == decode.Heard("request_headers", b"", end, joined(HeaderMap(headers=fields)), modes=modes)
+
+
+@given(fields, st.integers(0), st.integers(0, 255))
+def test_damaged_request_headers_are_read_as_protobuf_reads_them(fields, place, byte) -> None:
+    whole = opening(fields, True, {}, 4)
+    place %= len(whole)
+    data = whole[:place] + bytes((byte,)) + whole[place + 1 :]
+    heard = decode.message(data)
+    try:
+        message = Said.FromString(data)
+    except DecodeError:
+        assert heard is None or heard.part.endswith("body")
+        return
+    assert heard is not None
+    assert heard.part == (message.WhichOneof("request") or "")
+    if heard.part == "request_headers":
+        sent = message.request_headers
+        assert (heard.headers, heard.end) == (joined(sent.headers), sent.end_of_stream)
+
+
+def test_headers_that_reach_beyond_what_holds_them_are_no_message() -> None:
+    whole = opening([HeaderValue(key=":path", raw_value=b"/v1")], False, {}, 4)
+    assert decode.message(whole[:1] + b"\x02" + whole[2:]) is None
+
+
+def test_the_subset_that_a_gateway_restricts_a_request_to_is_read_behind_its_headers() -> None:
+    hint = {"envoy.lb.subset_hint": {"x-gateway-destination-endpoint-subset": "10.0.0.1:80, 10.0.0.2:80"}}
+    heard = decode.message(opening([], False, hint, 4))
+    assert (heard.subset, heard.modes) == (("10.0.0.1:80", "10.0.0.2:80"), (4, 0))
 
 
 @given(pieces)
