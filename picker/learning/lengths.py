@@ -7,9 +7,8 @@ max_tokens is the cap.
 
 import math
 from collections import OrderedDict
-from typing import NamedTuple
 
-from river.stats import EWMean, Quantile
+from river.stats import EWMean
 
 from picker.requests.request import Request
 
@@ -21,22 +20,14 @@ FIRST_GUESS = 200.0
 _RATE = 0.05
 
 
-class Length(NamedTuple):
-    """An expected answer in tokens."""
-
-    mean: float
-    p90: float
-
-
 class _Lengths:
-    __slots__ = ("mean", "p90", "seen")
+    __slots__ = ("mean", "seen")
 
     def __init__(self) -> None:
-        self.mean, self.p90, self.seen = EWMean(_RATE), Quantile(0.9), 0
+        self.mean, self.seen = EWMean(_RATE), 0
 
     def learn(self, tokens: float) -> None:
         self.mean.update(tokens)
-        self.p90.update(tokens)
         self.seen += 1
 
 
@@ -47,15 +38,8 @@ class OutputLengths:
         self._by_key: OrderedDict[tuple[str, int] | str, _Lengths] = OrderedDict()
         self._all = _Lengths()
 
-    def expect(self, request: Request) -> Length:
-        """What an answer to this request will come to."""
-        known, cap = self._known(request), _cap(request)
-        if known is None:
-            return Length(min(FIRST_GUESS, cap), min(2 * FIRST_GUESS, cap))
-        return Length(min(float(known.mean.get()), cap), min(float(known.p90.get() or FIRST_GUESS), cap))
-
     def mean(self, request: Request) -> float:
-        """The mean alone, which is what a pick asks for."""
+        """What an answer to this request will come to, in tokens, as an expectation."""
         known = self._known(request)
         return min(FIRST_GUESS if known is None else float(known.mean.get()), _cap(request))
 
