@@ -1,6 +1,7 @@
-"""Two picker processes behind one Envoy: own ledgers, one access log, and one that dies."""
+"""Two picker processes behind one Envoy: own ledgers, one index of prompts, one access log, and one that dies."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 
@@ -42,6 +43,71 @@ async def picks(running: Gateway) -> list[float]:
 def worker_process(running: Gateway, worker: int) -> psutil.Process | None:
     """The process of a worker, a child of the supervisor."""
     return child_with(running, "--worker", str(worker))
+
+
+async def asked(running: Gateway, words: str) -> tuple[int, float]:
+    """Send a prompt; which worker picked, and how many tokens it thought cached where it sent it."""
+    reply = await running.ask(chat(words))
+    assert reply.ok
+    host, _, port = running.stack.admin.rpartition(":")
+    for worker in (0, 1):
+        with contextlib.suppress(aiohttp.ClientError):  # one may be dead
+            found = await running.get(f"{host}:{int(port) + worker}/decisions/{reply.request_id}")
+            if isinstance(found, list):
+                row = next(row for row in found[0]["endpoints"] if row["address"] == found[0]["chosen"])
+                return worker, found[0]["prompt_tokens"] - row["new_tokens"]
+    raise AssertionError(f"nobody picked for {reply.request_id}")
+
+
+async def asked_of(running: Gateway, worker: int, words: str) -> float:
+    """Send a prompt until this worker picks; what it thought cached then."""
+    while True:
+        who, cached = await asked(running, words)
+        if who == worker:
+            return cached
+
+
+async def known_to_all(running: Gateway, worker: int) -> None:
+    """Whatever this worker placed before is known: the other one knows a prompt that it placed later."""
+
+    async def crossed() -> bool:
+        words = new_words(1000)
+        who, cached = await asked(running, words)
+        assert cached == 0
+        return who == worker and await asked_of(running, 1 - worker, words) > 0
+
+    await until(crossed)
+
+
+async def test_a_prompt_that_one_worker_placed_is_a_hit_for_the_other(running: Gateway) -> None:
+    for worker in (0, 1):
+        await known_to_all(running, worker)
+    assert await running.metric("picker_placements_lost_total", worker=COLLECTOR) == 0
+
+
+async def test_where_prompts_were_placed_is_known_after_the_collector_died(running: Gateway) -> None:
+    words = new_words(1000)
+    who, _ = await asked(running, words)
+    await known_to_all(running, who)
+    before = child_with(running, "--collector")
+    assert before is not None
+    before.kill()
+    before.wait()
+    await known_to_all(running, who)  # by the next collector
+    assert await asked_of(running, 1 - who, words) > 0
+
+
+async def test_where_prompts_were_placed_is_known_after_the_worker_that_placed_them_died(running: Gateway) -> None:
+    words = new_words(1000)
+    who, _ = await asked(running, words)
+    await known_to_all(running, who)
+    before = worker_process(running, who)
+    assert before is not None
+    before.kill()
+    before.wait()
+    assert await asked_of(running, 1 - who, words) > 0
+    assert await asked_of(running, who, words) > 0
+    await known_to_all(running, who)
 
 
 async def test_both_workers_pick_and_hand_each_other_what_the_access_log_tells(running: Gateway) -> None:

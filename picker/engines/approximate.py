@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from picker.engines.bundle import Bundle, bundling
 from picker.engines.holders import Holders, clear_bit, leading, no_holders, row_of, set_bit
+from picker.engines.index import Shelf
 from picker.engines.kernels import bare, kernel
 from picker.engines.linear_hashing import LIVE, USED, Int, Table, delete, empty_table, find, folded, insert, plain
 from picker.engines.rows import Column
@@ -53,16 +54,23 @@ class ApproximateIndex:
     Times are seconds of one clock that does not go back; one that does counts as standing still. Bounded per slot by
     its capacity and over all by `max_blocks`: beyond that a slot replaces only its own blocks, and what a slot without
     any wants to keep is refused and counted in `refused`. Raises ValueError on slots outside 0..2**20-1 and on limits
-    that are not positive.
+    that are not positive. Other processes may read along what lies on a `shelf`, whose columns are the slots; they see
+    no ages, so that whoever writes calls `expire` again and again.
     """
 
-    def __init__(self, ttl_s: float = DEFAULT_TTL_S, max_blocks: int = DEFAULT_MAX_BLOCKS) -> None:
+    def __init__(
+        self, ttl_s: float = DEFAULT_TTL_S, max_blocks: int = DEFAULT_MAX_BLOCKS, *, shelf: Shelf | None = None
+    ) -> None:
         if not ttl_s > 0 or not 1 <= max_blocks <= 1 << 30:
             raise ValueError("ttl_s must be positive and max_blocks in 1..2**30")
         self._ttl_s = ttl_s
         self._max_blocks = max_blocks
         self._now = -np.inf
-        self._uses = _no_uses(max_blocks)
+        # A shelf has the same rows for this index and for one of KV events, which may need one more.
+        holders = no_holders(max_blocks) if shelf is None else no_holders(max_blocks + 1, shelf.take)
+        self._uses = _no_uses(max_blocks, holders)
+        self._shelf = shelf
+        self._shelved: set[int] = set()
         self._bundle = _bundled(self._uses)
 
     def __len__(self) -> int:
@@ -86,8 +94,25 @@ class ApproximateIndex:
         Where the chain meets the capacity the tail goes first, so that what is kept stays a prefix.
         """
         self._ensure(slot)
+        self._place(slot)
         self._now = max(self._now, now)
         _touch(self._bundle, slot, plain(chain), self._now, self._now - self._ttl_s, self._max_blocks)
+
+    def touch_all(self, slots: NDArray[np.int64], ends: NDArray[np.int64], blocks: Chain, now: float) -> None:
+        """As `touch` for one request after the other, shape (requests,), but for those whose slot is -1. The blocks of
+        each are in `blocks` from the end of those before up to its own of `ends`, which never fall."""
+        known = np.unique(slots[slots >= 0]).tolist()
+        for slot in known:
+            self._ensure(slot)
+            self._place(slot)
+        self._now = max(self._now, now)
+        if known:
+            _touch_all(self._bundle, slots, ends, plain(blocks), self._now, self._now - self._ttl_s, self._max_blocks)
+
+    def expire(self, now: float, most: int = 4096) -> None:
+        """Reclaim what has expired by `now`, up to `most` blocks of each slot."""
+        self._now = max(self._now, now)
+        _expire_all(self._bundle, self._now - self._ttl_s, most)
 
     def matched(self, chain: Chain, slots: Slots, now: float) -> Column:
         """Consecutive leading blocks that each slot should still hold, float64 of shape (N,)."""
@@ -107,6 +132,9 @@ class ApproximateIndex:
         Costs one to two microseconds per block that the slot held.
         """
         self._ensure(slot)
+        if self._shelf is not None and slot in self._shelved:
+            self._shelf.placed(slot, -1)
+            self._shelved.remove(slot)
         _shrink(self._bundle, slot, 0)
         self._uses.slots[_CAPACITY, slot] = DEFAULT_CAPACITY
 
@@ -116,9 +144,16 @@ class ApproximateIndex:
         chain = np.arange(100, dtype=np.uint64)
         spare.touch(0, chain, 0.0)
         spare.touch(0, chain, 2 * DEFAULT_TTL_S)
+        spare.touch_all(np.zeros(1, np.int64), np.full(1, len(chain)), chain, 0.0)
+        spare.expire(0.0)
         spare.matched(chain, np.zeros(1, np.intp), 0.0)
         spare.set_capacity(0, 1)
         spare.clear(0)
+
+    def _place(self, slot: int) -> None:
+        if self._shelf is not None and slot not in self._shelved:
+            self._shelf.placed(slot, slot)
+            self._shelved.add(slot)
 
     def _ensure(self, slot: int) -> None:
         if not 0 <= slot < MAX_SLOTS:
@@ -136,13 +171,13 @@ def _no_slots(count: int) -> NDArray[np.int64]:
     return slots
 
 
-def _no_uses(max_blocks: int) -> _Uses:
+def _no_uses(max_blocks: int, holders: Holders) -> _Uses:
     table, (holder, newer, older, used_at) = empty_table(max_blocks, np.uint32, np.uint32, np.uint32, np.float64)
     refused = np.zeros(1, np.int64)
-    return _Uses(table, holder, newer, older, used_at, no_holders(max_blocks), _no_slots(64), refused)
+    return _Uses(table, holder, newer, older, used_at, holders, _no_slots(64), refused)
 
 
-_bundled, _unbundled = bundling(_no_uses(2))
+_bundled, _unbundled = bundling(_no_uses(2, no_holders(2)))
 
 
 @bare
@@ -168,6 +203,30 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
             slots[_HELD, slot] += 1
         uses.used_at[row] = now
         _push_youngest(uses, slot, row)
+
+
+@bare
+def _touch_all(
+    bundle: Bundle,
+    slots: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    blocks: Chain,
+    now: float,
+    expired: float,
+    max_blocks: int,
+) -> None:
+    start = 0
+    for i in range(len(slots)):
+        if slots[i] >= 0:
+            _touch(bundle, slots[i], blocks[start : ends[i]], now, expired, max_blocks)
+        start = ends[i]
+
+
+@bare
+def _expire_all(bundle: Bundle, expired: float, most: int) -> None:
+    uses = _unbundled(bundle)
+    for slot in range(uses.slots.shape[1]):
+        _expire(uses, slot, expired, most)
 
 
 @kernel

@@ -99,17 +99,12 @@ class Reader:
     def set_block_tokens(self, tokens: int) -> None:
         """The engines' own block size, in tokens."""
         self.block_tokens = max(1, tokens)
-        self._text_block_bytes = max(LEAST_BLOCK_BYTES, round(self.block_tokens * DEFAULT_RATIO))
+        self._text_block_bytes = text_block_bytes(self.block_tokens)
 
     def follow(self, priorities: Mapping[str, int], rules: Iterable[Rule]) -> None:
         """Read by these priorities of objectives and these rewrite rules (in order of precedence) from now on."""
         self._priorities = priorities
         self._rewriting = Rewriting(rules, self._draw)
-
-    @property
-    def text_block_tokens(self) -> float:
-        """What one key of a text chain is worth in tokens, before anything was learned."""
-        return self._text_block_bytes / DEFAULT_RATIO
 
     def parse(self, path: str, headers: Mapping[str, str], body: bytes) -> Draft:
         """Read what a pick needs. Raises BadRequest; never for a path that passes through."""
@@ -261,6 +256,16 @@ class Reader:
             except KeyError:
                 # Another thread took the last one.
                 return
+
+
+def text_block_bytes(block_tokens: int) -> int:
+    """Bytes of a block of text, where the engines' own blocks have so many tokens."""
+    return max(LEAST_BLOCK_BYTES, round(block_tokens * DEFAULT_RATIO))
+
+
+def text_block_tokens(block_tokens: int) -> float:
+    """What one key of a text chain is worth in tokens, before anything was learned."""
+    return text_block_bytes(block_tokens) / DEFAULT_RATIO
 
 
 def _salt(draft: Draft) -> str | None:

@@ -53,7 +53,7 @@ class Collected:
         while True:
             try:
                 self._letters()
-                self._share.read_index()
+                self._share.read_indexes(time.monotonic())
             except (msgspec.MsgspecError, OSError, ValueError) as error:
                 log.warning("the collector's word cannot be read", pool=self._pool.name, reason=str(error))
             for _ in range(every):

@@ -1,8 +1,9 @@
 """The collector: one process that watches pools and engines for all workers of a picker.
 
 It owns what must not be done once per worker: the watch of the API server or the file, the scrapes, the engines' KV
-events. What it learns goes into shared memory and letters (`sharing`, `picker/shared`); it answers nobody, so that its
-death leaves picks going on from what was last known, and the next one takes over its rows.
+events, the index of where all workers placed prompts. What it learns goes into shared memory and letters (`sharing`,
+`picker/shared`); it answers nobody, so that its death leaves picks going on from what was last known, and the next one
+takes over its rows.
 """
 
 import asyncio
@@ -22,8 +23,10 @@ from picker.engines.table import Columns, EngineTable
 from picker.pool.default_engine import with_engine
 from picker.pool.directory import Directory
 from picker.pool.view import Endpoint, Pool, PoolView, Slots
+from picker.requests.reader import ReaderSettings
 from picker.server.admin import Source, Together, metrics_app
 from picker.server.background import background, stop_signal
+from picker.server.cache_config import cache_config
 from picker.server.config import PickerConfig
 from picker.server.engine_watch import EngineWatch
 from picker.server.keepers import Keeper
@@ -33,11 +36,14 @@ from picker.server.tls import metrics_context
 from picker.server.watching import watch_pools
 from picker.shared.mirror import Mirror
 from picker.telemetry.older_names import OlderNames
+from picker.telemetry.sources import IndexMetrics, PlacementMetrics
 
 log = structlog.get_logger(__name__)
 
 STANDING_S = 0.25
 """Between two letters on how the watch stands."""
+TAKE_S = 0.01
+"""Between two looks at where workers placed prompts."""
 REBUILD_S = 30.0
 """A new collector's index stays untold for so long at most while engines replay their past."""
 
@@ -75,6 +81,9 @@ class CollectedPool:
         self._shelf = share.shelf()
         index = PrefixIndex(shelf=self._shelf, salt=secrets.randbits(64))
         self._watch = EngineWatch(self._table, self._totals, index, options, config, self._rows.publish)
+        self._picks_shelves = share.picks_shelves()
+        self._picks = share.picks(self._picks_shelves)
+        self._block_tokens = ReaderSettings().block_tokens
         self._adapters: dict[str, LoraState] = {}
         self._index_told = False
 
@@ -95,6 +104,7 @@ class CollectedPool:
         self._totals.follow(change.view, self.pool.capacity)
         self._rows.follow(change.view)
         self._shelf.follow(change.view)
+        self._picks.follow(change)
         self._watch.follow(change)
         self._share.directory.write(msgspec.json.encode(directory))
         log.info("pool changed", pool=self.name, endpoints=len(directory.endpoints))
@@ -102,10 +112,11 @@ class CollectedPool:
     def warm(self) -> None:
         """Compile what the first event would wait for."""
         self._watch.warm()
+        self._picks.warm()
 
     def sources(self) -> list[Source]:
         """Metrics of what it watches."""
-        return self._watch.sources(self)
+        return [*self._watch.sources(self), IndexMetrics({"picks": self._picks.picks}), PlacementMetrics(self._picks)]
 
     async def stand(self, keeper: Keeper) -> None:
         """Tell the workers again and again how the watch stands, and which adapters are where, until cancelled."""
@@ -121,6 +132,24 @@ class CollectedPool:
                 self._share.adapters.write(msgspec.json.encode(adapters))
             await asyncio.sleep(STANDING_S)
 
+    async def gather(self, keeper: Keeper) -> None:
+        """Take in where workers placed prompts, until cancelled. What was told before the pool is known can wait."""
+        while not keeper.synced:
+            await asyncio.sleep(TAKE_S)
+        self._picks.take(time.monotonic())
+        self._share.picks_told.write(self._share.picks_name.encode())
+        while True:
+            for _ in range(round(STANDING_S / TAKE_S)):
+                self._picks.take(time.monotonic())
+                await asyncio.sleep(TAKE_S)
+            self._picks.expire(time.monotonic())
+            self._follow_cache_config()
+
+    def _follow_cache_config(self) -> None:
+        self._block_tokens, rooms = cache_config(self._table, self.pool.view.slots, self._block_tokens)
+        for slot, blocks in rooms:
+            self._picks.picks.set_capacity(slot, blocks)
+
     def _tell_index(self, *, hurry: bool) -> None:
         """Our index takes the place of an older one once the engines have told it their past, or do not."""
         if hurry or self._watch.in_step or not self._share.index.written:
@@ -135,7 +164,8 @@ class CollectedPool:
     async def close(self) -> None:
         """Stop listening."""
         await self._watch.close()
-        self._shelf.close()
+        for shelf in (self._shelf, *self._picks_shelves):
+            shelf.close()
 
 
 async def collect(options: ServeOptions, config: PickerConfig) -> None:
@@ -152,6 +182,7 @@ async def collect(options: ServeOptions, config: PickerConfig) -> None:
         told: dict[str, list[Source]] = {}
         for collected, keeper in zip(pools, keepers, strict=True):
             background(cleanup, collected.stand(keeper))
+            background(cleanup, collected.gather(keeper))
             sources = [*collected.sources(), *keeper.sources()]
             told[collected.name] = [OlderNames(s) for s in sources] if config.settings.older_metric_names else sources
         folder = options.metrics_cert_dir

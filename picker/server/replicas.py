@@ -41,7 +41,7 @@ class Replicas:
     """One process's part among the replicas of its pool. Watches the router; a pick waits for nothing here."""
 
     def __init__(self, url: str, stream: str, sender: str, siblings: Sequence[str], own: Block) -> None:
-        """`siblings`: the other workers of this picker. Raises ValueError for a URL that is none."""
+        """`siblings`: all workers of this picker. Raises ValueError for a URL that is none."""
         self.blocks = [local_flights() for _ in range(MOST_OTHERS)]
         """What the others have in flight."""
         self.alone = True

@@ -14,7 +14,6 @@ import numpy as np
 import structlog
 
 from picker.engines import snapshot
-from picker.engines import table as scraped
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.ledger import Ledger
@@ -31,6 +30,7 @@ from picker.routing import choice
 from picker.routing.hits import PrefixHits
 from picker.routing.router import Router, RouterSettings
 from picker.server.admin import Source
+from picker.server.cache_config import cache_config
 from picker.server.config import PickerConfig
 from picker.server.engine_watch import EngineWatch
 from picker.server.learning import Learning
@@ -39,6 +39,8 @@ from picker.server.service import Service
 from picker.server.shared_learning import SharedLearning
 from picker.server.sharing import WorkersShare
 from picker.shared.flights import SharedFlights, local_flights
+from picker.shared.index import IndexReader
+from picker.shared.picks import SharedPicks
 from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
 from picker.telemetry.older_names import OlderNames
@@ -78,11 +80,15 @@ class ServedPool:
         settings = config.settings
         rng = np.random.default_rng(options.seed)
         self.metrics, self.tallies = RequestMetrics(), EndpointTallies()
-        self.picks = ApproximateIndex()
         policy = REGISTRY[options.policy]({}, rng) if options.policy else config.make_policy(rng)
         # Of several workers none watches engines: their collector does, and they read its tables and its index.
         table, self.share = EngineTable(), WorkersShare(options, lane.pool) if options.workers > 1 else None
-        index = PrefixIndex(salt=secrets.randbits(64)) if self.share is None else self.share.index
+        if self.share is None:
+            index: PrefixIndex | IndexReader = PrefixIndex(salt=secrets.randbits(64))
+            self.picks: ApproximateIndex | SharedPicks = ApproximateIndex()
+            recent: ApproximateIndex | SharedPicks = ApproximateIndex(ttl_s=2.0)
+        else:
+            index, self.picks, recent = self.share.index, self.share.picks, self.share.recent
         self._replicas, self._flights = self._among_others(options, lane)
         self.learning: Learning | None = None
         inner = innermost(policy)
@@ -94,7 +100,7 @@ class ServedPool:
                 self._replicas.learn = shared.hear
         self.router = Router(
             policy,
-            PrefixHits(index, self.picks, ApproximateIndex(ttl_s=2.0)),
+            PrefixHits(index, self.picks, recent),
             rng,
             # Flights start at the clock's microseconds: Envoy may still speak of those of the process before this one.
             settings=RouterSettings(
@@ -139,7 +145,7 @@ class ServedPool:
             self.metrics,
             PoolMetrics(self.router, self.name),
             *(self._watch.sources(self.router) if self._watch else []),
-            IndexMetrics({"picks": self.picks}),
+            IndexMetrics({"picks" if self.share is None else "latest": self.picks}),
             *([self.learning.metrics] if self.learning else []),
             *([self._replicas] if self._replicas else []),
         ]
@@ -209,7 +215,7 @@ class ServedPool:
         return replicas, SharedFlights(own, [*others, *replicas.blocks])
 
     def _follow_others(self, view: PoolView) -> None:
-        for follows in (self._flights, self._replicas, self.share.index if self.share else None):
+        for follows in (self._flights, self._replicas, self.share):
             if follows is not None:
                 follows.follow(view, self.router.pool.capacity)
 
@@ -233,14 +239,10 @@ class ServedPool:
                 log.info("planned", pool=self.name, outlook=policy.outlook)
 
     def _follow_cache_config(self) -> None:
-        slots, columns = self.router.pool.view.slots, self.router.table.columns
-        sizes, blocks = columns[scraped.BLOCK_SIZE, slots], columns[scraped.NUM_BLOCKS, slots]
-        known = sizes[sizes > 1]
-        if len(known):
-            self.reader.set_block_tokens(int(known.min()))
-        for slot, tokens in zip(slots.tolist(), (sizes * blocks).tolist(), strict=True):
-            if tokens > 0:
-                self.picks.set_capacity(slot, int(tokens / self.reader.text_block_tokens))
+        tokens, rooms = cache_config(self.router.table, self.router.pool.view.slots, self.reader.block_tokens)
+        self.reader.set_block_tokens(tokens)
+        for slot, blocks in rooms:
+            self.picks.set_capacity(slot, blocks)
 
 
 def _state_file(folder: Path | None, pool: str, lane: Lane) -> Path | None:

@@ -1,7 +1,8 @@
 """Which pieces of shared memory and which letters a picker's processes have, and who writes to each.
 
 The supervisor keeps the memory in the folder of the run. It writes only where nobody else does any more: to the rows of
-a worker that died, before the next one starts. Each worker writes its flights, the collector all the rest.
+a worker that died, before the next one starts. Each worker writes its flights and where it placed prompts, the
+collector all the rest.
 """
 
 import contextlib
@@ -11,11 +12,14 @@ from pathlib import Path
 
 from picker.engines.index import DEFAULT_MAX_PAIRS
 from picker.engines.table import EngineTable
+from picker.pool.view import PoolView
 from picker.server.options import ServeOptions
 from picker.shared.engines import EngineRows, engines_of, keep_engines
 from picker.shared.flights import flights_of, keep_flights, land_all, mirror_of
 from picker.shared.index import IndexReader, SharedShelf
 from picker.shared.letters import Box, Letter
+from picker.shared.picks import MAX_BLOCKS, PicksOfAll, SharedPicks
+from picker.shared.placements import keep_ring, ring_of
 from picker.shared.rows import Block
 
 
@@ -29,6 +33,7 @@ class KeptRows:
             self._pieces.callback(keep_engines(folder, _engines(pool)).close)
             for worker in range(workers):
                 self._pieces.callback(keep_flights(folder, _flights(pool, worker)).close)
+                self._pieces.callback(keep_ring(folder, _ring(pool, worker)).close)
 
     def bury(self, worker: int) -> None:
         """This worker is dead: nothing of what it counted counts any more."""
@@ -62,11 +67,23 @@ class CollectorsShare:
         self.adapters = Letter(folder, f"adapters-{pool}")
         self.index = Letter(folder, f"index-{pool}")
         self.index_name = f"index-{pool}-{os.getpid()}"
+        self.picks_told = Letter(folder, f"picks-{pool}")
+        self.picks_name = f"picks-{pool}-{os.getpid()}"
+        self._rings = [ring_of(folder, _ring(pool, worker)) for worker in range(options.workers)]
         self._folder = folder
 
     def shelf(self) -> SharedShelf:
         """Where to put an index of our own. Workers read it once a letter says its name. Raises OSError."""
         return SharedShelf(self._folder, self.index_name, DEFAULT_MAX_PAIRS)
+
+    def picks_shelves(self) -> tuple[SharedShelf, SharedShelf]:
+        """Where to put all workers' picks and their latest. Workers read them once a letter says so. Raises OSError."""
+        names = self.picks_name, _recent(self.picks_name)
+        return SharedShelf(self._folder, names[0], MAX_BLOCKS), SharedShelf(self._folder, names[1], MAX_BLOCKS)
+
+    def picks(self, shelves: tuple[SharedShelf, SharedShelf]) -> PicksOfAll:
+        """What takes in where the workers placed prompts."""
+        return PicksOfAll(self._rings, *shelves)
 
     def engines(self, table: EngineTable) -> EngineRows:
         """Where scrapes are published that are in this table."""
@@ -86,12 +103,25 @@ class WorkersShare:
         self.adapters = Box(folder, f"adapters-{pool}")
         self.index = IndexReader()
         self._index_name = Box(folder, f"index-{pool}")
+        ring = ring_of(folder, _ring(pool, own), writes=True)
+        self.picks, self.recent = SharedPicks(ring, recent=False), SharedPicks(ring, recent=True)
+        self._picks_name = Box(folder, f"picks-{pool}")
         self._folder = folder
 
-    def read_index(self) -> None:
-        """Read a newer index, if there is one. Raises OSError, ValueError where its writer is gone already."""
+    def follow(self, view: PoolView, capacity: int) -> None:
+        """Our slots are these endpoints' from now on."""
+        for index in (self.index, self.picks, self.recent):
+            index.follow(view, capacity)
+
+    def read_indexes(self, now: float) -> None:
+        """Read newer indexes, if there are any. Raises OSError, ValueError where their writer is gone already."""
+        for picks in (self.picks, self.recent):
+            picks.forget_former(now)
         if (name := self._index_name.news()) is not None:
             self.index.read(self._folder, name.decode(), DEFAULT_MAX_PAIRS)
+        if (name := self._picks_name.news()) is not None:
+            self.picks.read(self._folder, name.decode(), MAX_BLOCKS, now)
+            self.recent.read(self._folder, _recent(name.decode()), MAX_BLOCKS, now)
 
 
 def run_folder(options: ServeOptions) -> Path:
@@ -107,3 +137,11 @@ def _engines(pool: int) -> str:
 
 def _flights(pool: int, worker: int) -> str:
     return f"flights-{pool}-{worker}"
+
+
+def _ring(pool: int, worker: int) -> str:
+    return f"placements-{pool}-{worker}"
+
+
+def _recent(picks: str) -> str:
+    return f"{picks}-recent"

@@ -2,8 +2,8 @@
 finished picks, where somebody learns from them.
 
 A message goes to all replicas. What others have in flight becomes rows that a pick adds to its own, as it does with the
-workers of its own picker; a prompt that another replica placed is taken for one of ours by the text index. Times travel
-as ages, since every host has a clock of its own. Sans I/O: bytes out, bytes in.
+workers of its own picker; a prompt that another replica placed is taken for one of ours by the text index, once for all
+workers. Times travel as ages, since every host has a clock of its own. Sans I/O: bytes out, bytes in.
 """
 
 from collections import deque
@@ -138,8 +138,10 @@ class Listener:
     """What the others said. Rows go into `blocks`, one for each process that tells, and are gone with it."""
 
     def __init__(self, sender: str, own: Sequence[str], blocks: Sequence[Block]) -> None:
-        """`own`: senders whose flights we know anyway, the other workers of our picker."""
+        """`own`: the workers of our picker, which tell each other flights and placements by other ways; each of them
+        takes its share of what others placed. Empty where we are the only one."""
         self._sender, self._own, self._blocks = sender, frozenset(own), list(blocks)
+        self._share, self._shares = (own.index(sender), len(own)) if sender in own else (0, 1)
         self._free = list(range(len(blocks)))
         self._heard: dict[str, _Heard] = {}
         self._decode = msgspec.msgpack.Decoder(_Message).decode
@@ -171,7 +173,13 @@ class Listener:
             heard.keys = told if message.whole else heard.keys | told
             if message.whole:
                 heard.rows.keep_only(heard.keys)
-        return News(message.placements, message.finished)
+        return News([p for p in message.placements if self._ours(message.sender, p)], message.finished)
+
+    def _ours(self, sender: str, placement: Placement) -> bool:
+        """Whether it is on us to tell the workers beside us of it."""
+        if sender in self._own or not placement.chain:
+            return False
+        return int(placement.blocks[-1]) % self._shares == self._share
 
     def forget_silent(self, before: float) -> list[str]:
         """Who said nothing since `before` counts nothing any more; returns their names."""

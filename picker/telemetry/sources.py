@@ -68,6 +68,25 @@ class IndexMetrics:
         yield from (size, memory)
 
 
+class Placements(Protocol):
+    """Where workers placed prompts, as their collector takes it in."""
+
+    @property
+    def lost(self) -> int: ...
+
+
+class PlacementMetrics:
+    """What the collector missed. Read when Prometheus asks."""
+
+    def __init__(self, placements: Placements) -> None:
+        self._placements = placements
+
+    def collect(self) -> Iterator[Metric]:
+        lost = CounterMetricFamily("picker_placements_lost", "Placements of workers that nobody else was told of.")
+        lost.add_metric([], self._placements.lost)
+        yield lost
+
+
 class SourceMetrics:
     """Read when Prometheus asks. The label `endpoint` is bounded by the pool's size."""
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -26,9 +27,12 @@ from picker.server.sharing import CollectorsShare, KeptRows
 PAGE = """vllm:num_requests_running{engine="0"} %d
 vllm:num_requests_waiting{engine="0"} 2
 vllm:kv_cache_usage_perc{engine="0"} 0.5
+vllm:cache_config_info{block_size="16",num_gpu_blocks="40"} 1.0
 vllm:lora_requests_info{max_lora="4",running_lora_adapters="cat",waiting_lora_adapters=""} 1.0
 """
 CONFIG = load_config(None)
+ROOM = 10
+"""Blocks of text, 64 tokens each, in a cache of 40 blocks of 16."""
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -62,11 +66,12 @@ def options(tmp_path: Path) -> ServeOptions:
 @contextlib.asynccontextmanager
 async def collecting(options: ServeOptions) -> AsyncIterator[CollectedPool]:
     pool = CollectedPool("default", CollectorsShare(options, 0), options, CONFIG)
-    standing = asyncio.create_task(pool.stand(Named()))
+    tasks = [asyncio.create_task(task) for task in (pool.stand(Named()), pool.gather(Named()))]
     try:
         yield pool
     finally:
-        standing.cancel()
+        for task in tasks:
+            task.cancel()
         await pool.close()
 
 
@@ -138,3 +143,40 @@ async def test_while_the_collector_is_dead_what_it_said_holds_and_the_next_one_g
                 again.follow(Directory((engine,)))
                 await until(lambda: running(pool) == 7)
                 await until(lambda: pool.router.pool.view.endpoints == (engine,))
+
+
+async def test_what_one_worker_placed_the_other_knows_also_after_the_collector_has_changed(
+    options: ServeOptions, engine: Endpoint
+) -> None:
+    assert options.run_dir is not None
+    prompts = [
+        Request(model="m", prompt_tokens=128, chain=np.arange(start, start + 8, dtype=np.uint64)) for start in (1, 100)
+    ]
+
+    def known(pool: ServedPool, request: Request) -> float:
+        return float(pool.router.hits.tokens(request, pool.router.pool.view.slots, pool.service.clock())[0])
+
+    with contextlib.closing(KeptRows(options.run_dir, 2, 1)):
+        async with working(options, 0) as (one, _), working(options, 1) as (two, _):
+            for request in prompts:
+                async with collecting(options) as collector:
+                    collector.follow(Directory((engine,)))
+                    await until(lambda: len(one.router.pool.view.endpoints) == len(two.router.pool.view.endpoints) == 1)
+                    one.router.pick(request, None, one.service.clock())
+                    one.router.settle()
+                    await until(lambda request=request: known(two, request) == 128)
+            assert [known(two, request) for request in prompts] == [128, 128]
+            assert [len(two.picks), len(one.picks)] == [0, 16]
+
+
+async def test_the_index_of_all_picks_is_sized_by_the_engines_caches(options: ServeOptions, engine: Endpoint) -> None:
+    assert options.run_dir is not None
+    with contextlib.closing(KeptRows(options.run_dir, 2, 1)):
+        async with collecting(options) as collector, working(options, 0) as (one, _), working(options, 1) as (two, _):
+            collector.follow(Directory((engine,)))
+            await until(lambda: running(one) == running(two) == 7)
+            request = Request(model="m", prompt_tokens=1e6, chain=np.arange(1, 101, dtype=np.uint64))
+            one.router.pick(request, None, one.service.clock())
+            one.router.settle()
+            slots = two.router.pool.view.slots
+            await until(lambda: two.picks.matched(request.chain, slots, two.service.clock())[0] == ROOM)

@@ -88,18 +88,32 @@ def test_who_falls_silent_counts_nothing_and_makes_room() -> None:
     assert one.row(0, column.IN_FLIGHT) == 2
 
 
-def test_nobody_counts_itself_or_the_workers_beside_it_a_second_time_but_learns_where_they_placed_prompts() -> None:
-    one, beside = Replica("one", siblings=("beside",)), Replica("beside")
-    chain = np.arange(1, 5, dtype=np.uint64)
-    beside.picks(1, engine=1)
-    beside.teller.placed(1, exact=True, chain=chain)
-    (placement,) = beside.tells(one)
-    assert one.row(1, column.IN_FLIGHT) == 0
-    assert (placement.key, placement.exact, placement.blocks.tolist()) == (int(key_of(ENGINES[1])), True, [1, 2, 3, 4])
-    one.picks(1, engine=1)
-    one.teller.placed(1, exact=True, chain=chain)
-    assert one.tells(one) == []
+def test_nobody_counts_itself_or_the_workers_beside_it_a_second_time() -> None:
+    one, beside = Replica("one", siblings=("one", "beside")), Replica("beside", siblings=("one", "beside"))
+    for each in (one, beside):
+        each.picks(1, engine=1)
+        each.teller.placed(1, exact=True, chain=np.arange(1, 5, dtype=np.uint64))
+        assert each.tells(one) == []
     assert one.row(1, column.IN_FLIGHT) == 1
+
+
+def test_where_a_prompt_was_placed_is_told_with_its_blocks() -> None:
+    one, other = Replica("one"), Replica("other")
+    other.teller.placed(1, exact=True, chain=np.arange(1, 5, dtype=np.uint64))
+    (placement,) = other.tells(one)
+    assert (placement.key, placement.exact, placement.blocks.tolist()) == (int(key_of(ENGINES[1])), True, [1, 2, 3, 4])
+
+
+def test_each_placement_of_another_replica_is_taken_in_by_one_of_the_workers() -> None:
+    siblings = ("0", "1", "2")
+    workers, other = [Replica(name, siblings=siblings) for name in siblings], Replica("other")
+    for last in range(100):
+        other.teller.placed(0, exact=False, chain=np.array([7, last], np.uint64))
+    text = other.teller.message(1.0, whole=False)
+    assert text is not None
+    taken = [[int(p.blocks[-1]) for p in worker.listener.hear(text, 1.0).placements] for worker in workers]
+    assert sorted(last for each in taken for last in each) == list(range(100))
+    assert all(taken)
 
 
 def test_what_came_of_requests_is_told_once_with_the_keys_of_their_endpoints() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 from prometheus_client.core import Metric
 from test_decisions_watched import make_router
@@ -20,7 +21,7 @@ from picker.server.replicas import Replicas
 from picker.shared.flights import local_flights
 from picker.telemetry.learning import LearningMetrics, LoopState
 from picker.telemetry.metrics import PoolMetrics, RequestMetrics
-from picker.telemetry.sources import IndexMetrics, SourceMetrics
+from picker.telemetry.sources import IndexMetrics, PlacementMetrics, SourceMetrics
 from picker.telemetry.watch import WatchMetrics
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,8 +35,8 @@ def families() -> list[Metric]:
     learning = LearningMetrics(LoopState(), lambda: 0.0)
     watch = WatchMetrics(KubernetesSource(KubeScope("ns", pool="p"), print))
     replicas = Replicas("redis://nowhere", "stream", "us", (), local_flights())
-    connections = ConnectionMetrics([])
-    told = (connections, RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas)
+    rest = [ConnectionMetrics([]), PlacementMetrics(SimpleNamespace(lost=0))]
+    told = (*rest, RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas)
     return [metric for source in told for metric in source.collect()]
 
 
