@@ -63,8 +63,7 @@ COLUMNS = 11
 COST, TTFT, TPOT, OWN, DECODE, EVICTION, PREFILL, CORRECTION, STEP_CORRECTION, WAIT, ALONE = range(COLUMNS)
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Of N endpoints; every column (N,), milliseconds but for the correction."""
 
     columns: Matrix

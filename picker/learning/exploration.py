@@ -25,38 +25,45 @@ def bonus(rows_seen: Column) -> Column:
     return np.where(rows_seen < NEW_ROWS, HEAD_START, 0.0)
 
 
-def probe(since_last_pick_s: Column, since_last_probe_s: float, picks_per_s: float) -> int | None:
-    """Which of N endpoints the next request should go to because it has been left out for long; mostly None.
+def starved(left_out_s: float, endpoints: int, since_last_probe_s: float, picks_per_s: float) -> bool:
+    """Whether the next request should go to the endpoint that has been left out longest, for so long; mostly not.
 
-    `since_last_pick_s`, shape (N,), counts from when an endpoint joined if it was never picked; `since_last_probe_s` is
-    0 while a probe is under way and inf before the first. Starved is an endpoint that had no pick while the pool made
-    10 per endpoint, and for 30 s. Probes stay below 1 % of picks.
+    `left_out_s` is inf for one that was never picked; `since_last_probe_s` is 0 while a probe is under way and inf
+    before the first. Starved is an endpoint that had no pick while the pool made 10 per endpoint, and for 30 s. Probes
+    stay below 1 % of picks.
     """
-    n = len(since_last_pick_s)
-    if not n or not 0 < picks_per_s < math.inf or not since_last_probe_s * picks_per_s > 1 / PROBE_SHARE:
-        return None
-    longest = int(np.argmax(since_last_pick_s))
-    since = float(since_last_pick_s[longest])
-    return longest if since > STARVED_TURNS * n / picks_per_s and since >= STARVED_S else None
+    if not 0 < picks_per_s < math.inf or not since_last_probe_s * picks_per_s > 1 / PROBE_SHARE:
+        return False
+    return left_out_s > STARVED_TURNS * endpoints / picks_per_s and left_out_s >= STARVED_S
 
 
 @vector
-def propensities(cost: Column, rule_cost: Column, within: float, model_share: float, explored: float) -> Column:
-    """Chance of each of N >= 1 endpoints to come first, (N,).
+def preferred(
+    cost: Column, rule_cost: Column, best: int, near: float, model_share: float, explored: float
+) -> tuple[Column, Column, float, int]:
+    """Of N >= 1 endpoints: costs in which the rule's choice is the least if the model finds it near the `best`; the
+    chance of each to come first; what is near; the rule's choice. Both arrays (N,).
 
-    The rule decides with 1 - `model_share`, and draws among its cheapest; else the model's cheapest comes first, or,
-    with `explored`, one drawn among those whose cost is at most `within`.
+    Near are costs of at most `near` times the least. The rule decides with 1 - `model_share`, and draws among its
+    cheapest; else the cheapest comes first, or, with `explored`, one drawn among those that are near. Where the least
+    cost is no number the rule decides.
     """
-    least, best, cheapest, near = rule_cost[0], 0, 0, 0
+    ruled, cheapest, close, least = 0, 0, 0, cost[best]
+    within = least * near if least * near > least else least
     for row in range(len(cost)):
-        least = min(least, rule_cost[row])
-        best = row if cost[row] < cost[best] else best
+        ruled = row if rule_cost[row] < rule_cost[ruled] else ruled
+    costs = cost.copy()
+    if cost[ruled] <= within:
+        best = ruled
+        costs[ruled] = least - 1.0
     for row in range(len(cost)):
-        cheapest += rule_cost[row] == least
-        near += cost[row] <= within
-    by_rule, by_chance = (1.0 - model_share) / max(cheapest, 1), model_share * explored / max(near, 1)
+        cheapest += rule_cost[row] == rule_cost[ruled]
+        close += costs[row] <= within
+    share = model_share if -np.inf < least < np.inf else 0.0
+    by_rule, by_chance = (1.0 - share) / max(cheapest, 1), share * explored / max(close, 1)
     chance = np.empty(len(cost))
     for row in range(len(cost)):
-        chance[row] = (by_rule if rule_cost[row] == least else 0.0) + (by_chance if cost[row] <= within else 0.0)
-    chance[best] += model_share * (1.0 - explored)
-    return chance
+        by_either = by_rule if rule_cost[row] == rule_cost[ruled] else 0.0
+        chance[row] = by_either + (by_chance if costs[row] <= within else 0.0)
+    chance[best] += share * (1.0 - explored)
+    return costs, chance, within, ruled

@@ -26,7 +26,7 @@ from picker.learning import (
 from picker.learning import features as known_features
 from picker.learning.compiled import built_of, vector
 from picker.learning.decision import COLUMNS, COST, Stakes
-from picker.learning.exploration import propensities
+from picker.learning.exploration import preferred
 from picker.learning.features import TPOT_TERMS, TTFT_TERMS, Matrix
 from picker.learning.forest import NO_FOREST, Forest
 from picker.learning.model import Model
@@ -104,6 +104,11 @@ def _trees(forest: Forest) -> tuple[Indices, Float, Bits, Float]:
     return forest.split_features, forest.thresholds, forest.masks, forest.leaves
 
 
+PICKS = 3
+NUMBER, SEEN, PICKED_AT = range(PICKS)
+"""Of a slot: the number of its endpoint, finished picks, when it was last picked."""
+
+
 class Places(NamedTuple):
     """What is kept per slot, and how likely cached blocks come back."""
 
@@ -111,22 +116,23 @@ class Places(NamedTuple):
     """`Pressure.columns`."""
     corrections: Float
     """Shape (2, capacity), log."""
-    seen: Column
-    """Shape (capacity,): finished picks."""
+    picks: Matrix
+    """Shape (PICKS, capacity)."""
     chances: Column
     """`Reuse.chances`."""
 
 
 def judge_rows(
     arrays: Arrays, rows: Rows, places: Places, stakes: Stakes, now: float
-) -> tuple[Matrix, Float, int, int, bool]:
-    """Columns, (COLUMNS, N); what is known, (blocks, KNOWN, LANES); the cheapest of the N >= 1 rows, how many are
-    outside the trained range, and whether the cheapest is. Raises IndexError for a slot or class without a place."""
+) -> tuple[Matrix, Float, tuple[int, bool, bool, int, float]]:
+    """Columns, (COLUMNS, N); what is known, (blocks, KNOWN, LANES); and what an `Opinion` says of the N >= 1 rows: the
+    cheapest, whether it or most are outside the trained range, whether any would refuse the prompt, and which has been
+    left out longest, for how many seconds. Raises IndexError for a slot or class without a place."""
     n = len(rows)
     columns = np.empty((COLUMNS, n))
     known = np.empty((-(-n // LANES), KNOWN, LANES), np.float32)
     weights = stakes.weights
-    best, strays, lost = _judge(
+    about = _judge(
         rows.slots,
         rows.hardware,
         rows.batch,
@@ -144,7 +150,7 @@ def judge_rows(
         rows.kv_tokens,
         places.pressure,
         places.corrections,
-        places.seen,
+        places.picks,
         places.chances,
         arrays.ttft_base,
         arrays.tpot_base,
@@ -172,7 +178,7 @@ def judge_rows(
         columns,
         known,
     )
-    return columns, known, best, strays, lost
+    return columns, known, about
 
 
 @vector
@@ -194,7 +200,7 @@ def _judge(
     kv_tokens: Column,
     pressure: Matrix,
     corrections: Float,
-    seen: Column,
+    picks: Matrix,
     chances: Column,
     ttft_base: Matrix,
     tpot_base: Matrix,
@@ -221,8 +227,8 @@ def _judge(
     now: float,
     columns: Matrix,
     known: Float,
-) -> tuple[int, int, bool]:
-    n = len(slots)
+) -> tuple[int, bool, bool, int, float]:
+    n, seen = len(slots), picks[SEEN]
     s = np.empty(SCRATCH)
     said = np.empty((2, LANES), np.float32)
     classes = np.full(LANES, -1)
@@ -265,7 +271,12 @@ def _judge(
             # The first that is no number, if there is one: numpy's argmin.
             if best < 0 or cost < least or (cost != cost and least == least):
                 best, least, lost = at + lane, cost, stray[lane] > 0
-    return best, strays, lost
+    refusing, longest, left_out_s = False, 0, now - picks[PICKED_AT, slots[0]]
+    for row in range(n):
+        refusing |= 0.0 < kv_tokens[row] < prompt
+        since = now - picks[PICKED_AT, slots[row]]
+        longest, left_out_s = (row, since) if since > left_out_s else (longest, left_out_s)
+    return best, lost or 2 * strays > n, refusing, longest, left_out_s
 
 
 _PARTS = (decision, elementary, exploration, known_features, model, pressure, quickscorer, reuse, steps, tree_code)
@@ -277,11 +288,11 @@ def warm() -> None:
     ttft, tpot = np.zeros((MAX_HARDWARE, len(TTFT_TERMS))), np.zeros((MAX_HARDWARE, len(TPOT_TERMS)))
     bound, zero = np.zeros(TREES, np.float32), np.zeros(1)
     nothing = arrays_of(Model(0, 0, ttft, tpot, NO_FOREST, NO_FOREST, bound, bound))
-    nobody = Places(Pressure(1).columns, np.zeros((2, 1), np.float32), zero, Reuse().chances)
+    nobody = Places(Pressure(1).columns, np.zeros((2, 1), np.float32), np.zeros((PICKS, 1)), Reuse().chances)
     request = Stakes(prompt_tokens=1.0, output_tokens=1.0, decode_weight=0.0, congestion=0.0)
     first = zero.astype(np.intp)
     columns = {name: zero for name in Rows.__struct_fields__ if name not in ("slots", "hardware")}
     judge_rows(nothing, Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
-    propensities(zero, zero, 0.0, 0.0, 0.0)
+    preferred(zero, zero, 0, 1.0, 0.0, 0.0)
     reuse.warm()
     baseline.warm()

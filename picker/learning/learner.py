@@ -11,19 +11,18 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from picker.engines.rows import Column, Rows
+from picker.engines.rows import Rows
 from picker.engines.table import grown
 from picker.learning.baseline import AT_PICK, BEFORE_PICK, Baseline, at_pick, before_pick
 from picker.learning.correction import Corrections
-from picker.learning.decision import Judgement, Stakes, judge
+from picker.learning.decision import Judgement, Stakes, judge, too_small
 from picker.learning.drift import Drift
 from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, row_of, sane
 from picker.learning.exploration import bonus
 from picker.learning.features import features
 from picker.learning.guard import Guard, Outcome
-from picker.learning.kernel import Arrays, Places, arrays_of, judge_rows
+from picker.learning.kernel import NUMBER, PICKED_AT, SEEN, Arrays, Places, arrays_of, judge_rows
 from picker.learning.lengths import OutputLengths
 from picker.learning.model import (
     NOT_CORRECTED,
@@ -47,7 +46,6 @@ from picker.requests.request import Request
 MAX_OUTBOX = 20_000
 MAX_PENDING = 100_000
 MAX_FORGOTTEN = 1000
-_NUMBER, _SEEN, _PICKED_AT = range(3)
 _NOTHING = np.array([0.0, 0.0, -math.inf])
 _BOUNDS = np.array([[TTFT_BOUND], [TPOT_BOUND]])
 
@@ -95,7 +93,7 @@ class Learner:
         self._slots = np.repeat(_NOTHING[:, None], 64, axis=1)
         self._numbers = 0
         self._recent = Recent()
-        self._queue: tuple[Column, Column] | None = None
+        self._queue: Judgement | None = None
         self._arrays: Arrays | None = None
 
     def ensure(self, capacity: int) -> None:
@@ -113,7 +111,7 @@ class Learner:
         correction = self.corrections.by_slot[:, rows.slots].astype(np.float64)
         if not self._correct:
             correction[:] = 0.0
-        correction[0] += bonus(self._slots[_SEEN, rows.slots])
+        correction[0] += bonus(self._slots[SEEN, rows.slots])
         model, said, online = self.model, None, np.zeros((2, len(rows)))
         if model is not None:
             said = estimate(model, known, rows.hardware)
@@ -128,22 +126,27 @@ class Learner:
         assert model is not None
         if COMPILED and self._arrays is not None:
             shown = self.corrections.by_slot if self._correct else np.zeros_like(self.corrections.by_slot)
-            places = Places(self.pressure.columns, shown, self._slots[_SEEN], self.reuse.chances)
-            columns, known, best, strays, stray = judge_rows(self._arrays, rows, places, stakes, now)
-            return Opinion(Judgement(columns), Compiled(columns, known), best, stray or 2 * strays > len(rows))
+            places = Places(self.pressure.columns, shown, self._slots, self.reuse.chances)
+            columns, known, about = judge_rows(self._arrays, rows, places, stakes, now)
+            return Opinion(Judgement(columns), Compiled(columns, known), *about)
         told = self.predict(request, rows, now)
         assert told.said is not None
         judgement = judge(model, told.said, told.known, rows, told.correction, told.chance, stakes)
         best = int(np.argmin(judgement.cost))
         beyond = outside(told.known.trees.astype(np.float32), model.lowest, model.highest, SLACK)
-        return Opinion(judgement, told, best, unknown_ground(beyond, best))
+        refusing = bool(too_small(rows, stakes.prompt_tokens).any())
+        left_out_s = now - self._slots[PICKED_AT, rows.slots]
+        longest = int(np.argmax(left_out_s))
+        return Opinion(
+            judgement, told, best, unknown_ground(beyond, best), refusing, longest, float(left_out_s[longest])
+        )
 
     def placed(self, request: Request, rows: Rows, row: int, output_tokens: float, now: float) -> None:
         """Row `row` was picked; the answer is expected to come to so many tokens."""
         slot = int(rows.slots[row])
         self.pressure.placed(slot, float(rows.new_tokens[row]), output_tokens, float(rows.kv_tokens[row]), now)
         self.reuse.asked(request.chain, now)
-        self._slots[_PICKED_AT, slot] = now
+        self._slots[PICKED_AT, slot] = now
 
     def reserved(
         self,
@@ -242,7 +245,7 @@ class Learner:
         residual = log_ttft - pending.log_ttft
         if pending.slot >= 0:
             self.corrections.observe(pending.slot, residual, math.nan, now)
-            self._slots[_SEEN, pending.slot] += 1
+            self._slots[SEEN, pending.slot] += 1
             if self.drift.observe(pending.slot, residual):
                 self.corrections.hurry(pending.slot)
                 self.forgotten.append((int(pending.row["endpoint"][0]), now))
@@ -288,8 +291,7 @@ class Learner:
         """About once a second: corrections fade, the guard looks at the queues."""
         self.corrections.settle(now)
         if self._queue is not None:
-            wait_ms, alone_ms = self._queue
-            self.guard.pool(now, wait_ms, float(np.median(alone_ms)))
+            self.guard.pool(now, self._queue.wait_ms, float(np.median(self._queue.alone_ms)))
 
     def drain(self, now: float) -> Experience:
         """All rows finished since the last call, in order of their ends."""
@@ -309,7 +311,7 @@ class Learner:
             self.guard.model(True, now, proven=proven)
             return
         fresh = dict(self._recent.corrections(model))
-        for slot, number in enumerate(self._slots[_NUMBER].tolist()):
+        for slot, number in enumerate(self._slots[NUMBER].tolist()):
             if number:
                 known = fresh.get(slot) or model.corrections.get(int(number)) or NOT_CORRECTED
                 self.corrections.restart(slot, known.log_ttft, known.log_tpot, known.rows, now)
@@ -317,12 +319,7 @@ class Learner:
 
     def saw_queue(self, judgement: Judgement) -> None:
         """Remember how long each endpoint's line is, for the guard's next look."""
-        self._queue = judgement.wait_ms, judgement.alone_ms
-
-    def since_picked(self, slots: NDArray[np.intp], now: float) -> Column:
-        """Seconds since each endpoint was last picked, (N,); inf before its first pick."""
-        since: Column = now - self._slots[_PICKED_AT, slots]
-        return since
+        self._queue = judgement
 
     @property
     def skipped(self) -> int:
@@ -331,7 +328,7 @@ class Learner:
 
     def number(self, slot: int) -> int:
         """Of the endpoint in this slot: never used twice."""
-        if not self._slots[_NUMBER, slot]:
+        if not self._slots[NUMBER, slot]:
             self._numbers += 1
-            self._slots[_NUMBER, slot] = self._numbers
-        return int(self._slots[_NUMBER, slot])
+            self._slots[NUMBER, slot] = self._numbers
+        return int(self._slots[NUMBER, slot])

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 
 from picker.engines.rows import Column
@@ -62,8 +63,7 @@ class Prediction:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True, gc=False, eq=False):
     """By `kernel.judge_rows`."""
 
     columns: Matrix
@@ -85,8 +85,7 @@ class Compiled:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Opinion:
+class Opinion(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Of a model, on N >= 1 endpoints."""
 
     judgement: Judgement
@@ -95,3 +94,9 @@ class Opinion:
     """The row of least cost."""
     unknown: bool
     """Whether the model would have to guess (`ranges.unknown_ground`)."""
+    refusing: bool
+    """Whether an endpoint's cache is too small for the prompt."""
+    longest: int
+    """The row that has been left out longest,"""
+    left_out_s: float
+    """and for how long; inf if it was never picked."""

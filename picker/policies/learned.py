@@ -44,9 +44,9 @@ import msgspec
 import numpy as np
 
 from picker.engines.rows import Column, Rows
-from picker.learning.decision import Balance, Congestion, Judgement, Stakes, Weights, too_small
+from picker.learning.decision import COST, Balance, Congestion, Judgement, Stakes, Weights, too_small
 from picker.learning.experience import BY_MODEL, BY_RULE
-from picker.learning.exploration import probe, propensities
+from picker.learning.exploration import preferred, starved
 from picker.learning.guard import Mode, Reason
 from picker.learning.prediction import Foresight
 from picker.learning.training import Parts
@@ -104,28 +104,30 @@ class Learned:
         learner, guard = self.learner, self.learner.guard
         if learner.model is None or not len(rows):
             return self._by_rule(request, rows, now)
-        rule_cost = _where_it_fits(self.rule.cost(request, rows, now), request, rows)
+        rule_cost = self.rule.cost(request, rows, now)
         stakes = self._stakes(request, len(rows), now)
         try:
             opinion = learner.judge(request, rows, stakes, now)
         except Exception:
             # Whatever is wrong with what was learned, the request gets its endpoint; the count shows it.
             guard.picked(Reason.FAILED)
-            return Scores(rule_cost, self.rule.score(request, rows, now).reasons, None, "rule", Reason.FAILED.value)
-        said, best, ruled = opinion.judgement, opinion.best, int(rule_cost.argmin())
-        costs = said.cost
-        least = float(costs[best])
+            reasons = self.rule.score(request, rows, now).reasons
+            return Scores(_where_it_fits(rule_cost, request, rows), reasons, None, "rule", Reason.FAILED.value)
+        if opinion.refusing:
+            rule_cost = _where_it_fits(rule_cost, request, rows)
+        said = opinion.judgement
+        least = float(said.columns[COST, opinion.best])
         unknown = (self._guarded and opinion.unknown) or not math.isfinite(least)
         share = guard.propensity(BY_MODEL) if self._guarded else 1.0
         by = BY_MODEL if self._rng.random() < share else BY_RULE
         if unknown:
             by = BY_RULE
         reason = guard.why(by, unknown) if self._guarded else Reason.NONE
-        within = max(least, least * max(NEAR, math.exp(NEAR_SPREADS * learner.spread)))
-        explored = self.params.exploration
+        near, explored = max(NEAR, math.exp(NEAR_SPREADS * learner.spread)), self.params.exploration
         # The rule also knows what no prediction of one request does: how to keep a pool even.
-        cost = _first(costs, ruled) if costs[ruled] <= within else costs
-        propensity = propensities(cost, rule_cost, within, 0.0 if unknown else share, explored)
+        cost, propensity, within, ruled = preferred(
+            said.cost, rule_cost, opinion.best, near, 0.0 if unknown else share, explored
+        )
         reasons = Reasons(said, rule_cost, stakes.decode_weight, stakes.congestion)
         drawn = share if by == BY_MODEL else 1.0 - share
         weight = 0.0 if unknown else 1.0 / max(drawn, 1e-3)
@@ -133,10 +135,13 @@ class Learned:
         if by == BY_RULE:
             return Scores(rule_cost, reasons, propensity, "rule", reason.value, memo)
         because = reason.value
-        starved = probe(learner.since_picked(rows.slots, now), now - self._probed_at, self._rate)
-        if starved is not None and costs[starved] <= PROBE_COST * least:
-            cost, because = _first(cost, starved), PROBE
-            propensity = np.where(np.arange(len(rows)) == starved, 1.0, 0.0)
+        forgotten, left_out_s = opinion.longest, opinion.left_out_s
+        if (
+            starved(left_out_s, len(rows), now - self._probed_at, self._rate)
+            and said.columns[COST, forgotten] <= PROBE_COST * least
+        ):
+            cost, because = _first(cost, forgotten), PROBE
+            propensity = np.where(np.arange(len(rows)) == forgotten, 1.0, 0.0)
             memo.probe, memo.weight = True, 0.0
         elif self._rng.random() < explored:
             cost, because = _first(cost, int(self._rng.choice(np.flatnonzero(cost <= within)))), EXPLORATION
@@ -233,8 +238,7 @@ class Learned:
         )
 
 
-@dataclass(slots=True)
-class _Pick:
+class _Pick(msgspec.Struct):
     """Between scoring and reserving."""
 
     foresight: Foresight | None
@@ -264,8 +268,6 @@ def _weights(params: Params) -> Weights:
 
 def _where_it_fits(rule_cost: Column, request: Request, rows: Rows) -> Column:
     """The rule's costs without endpoints that would refuse the prompt, as long as one is left that it did not drop."""
-    if not len(rows) or np.minimum.reduce(rows.kv_tokens) >= request.prompt_tokens:
-        return rule_cost
     cost = np.where(too_small(rows, request.prompt_tokens), np.inf, rule_cost)
     return cost if np.isfinite(cost).any() else rule_cost
 
@@ -277,7 +279,7 @@ def _first(cost: Column, row: int) -> Column:
     return changed
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Reasons(Mapping[str, Column]):
     """The columns behind a decision, made when one is looked at; the decision log looks at few."""
 

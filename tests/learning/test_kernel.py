@@ -16,7 +16,7 @@ from picker.learning import learner as module
 from picker.learning.decision import COST, Stakes, Weights
 from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS, features
 from picker.learning.forest import NO_FOREST, Forest, fit_forest
-from picker.learning.kernel import arrays_of
+from picker.learning.kernel import PICKED_AT, SEEN, arrays_of
 from picker.learning.learner import Learner
 from picker.learning.model import Model
 from picker.learning.prediction import Compiled, Opinion, Prediction
@@ -93,7 +93,8 @@ def learner(known: Model, capacity: int, seed: int = 0, **given: bool) -> Learne
         made.corrections.observe(slot, rng.normal(), rng.normal(), NOW)
         for at in rng.random(3).cumsum() * 30:
             made.pressure.placed(slot, rng.random() * 90_000, 200.0, 100_000.0, at)
-    made._slots[1] = rng.integers(0, 20, made._slots.shape[1])
+    made._slots[SEEN] = rng.integers(0, 20, made._slots.shape[1])
+    made._slots[PICKED_AT, ::2] = rng.random(made._slots[PICKED_AT, ::2].shape) * NOW
     return made
 
 
@@ -113,6 +114,7 @@ def assert_same(quick: Opinion, plain: Opinion, row: int) -> None:
     np.testing.assert_allclose(quick.judgement.columns, plain.judgement.columns, rtol=1e-6, atol=1e-6)
     assert quick.judgement.cost[quick.best] == pytest.approx(plain.judgement.cost[plain.best])
     assert quick.unknown == plain.unknown
+    assert (quick.refusing, quick.longest, quick.left_out_s) == (plain.refusing, plain.longest, plain.left_out_s)
     one, other = quick.foresight.of(row), plain.foresight.of(row)
     for field in one._fields:
         np.testing.assert_allclose(getattr(one, field), getattr(other, field), rtol=1e-6, atol=1e-9)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toy_model import toy_model
 
 from picker.learning import learner as module
+from picker.learning.decision import Stakes
 from picker.learning.experience import BY_MODEL, BY_RULE, Experience, sane
 from picker.learning.features import TTFT_TERMS
 from picker.learning.learner import Learner
@@ -195,11 +196,21 @@ class TestEndpoints:
         known, unknown, _ = service.predicted()
         assert unknown == pytest.approx(known * math.exp(-0.2), rel=0.02)
 
-    def test_who_was_not_picked_yet_has_been_waiting_for_ever(self) -> None:
+    @pytest.mark.parametrize("compiled", [module.COMPILED, False])
+    def test_who_was_not_picked_yet_has_been_waiting_for_ever(
+        self, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "COMPILED", compiled)
         service = Service()
-        service.serve(3, row=1)
-        since = service.learner.since_picked(np.arange(3), service.now + 5.0)
-        assert since.tolist() == [math.inf, 5.0, math.inf]
+        service.learner.adopt(toy_model(), 0.0)
+        told = list[tuple[int, float]]()
+        for row in (1, 0, 2):
+            service.serve(3, row=row)
+            request = example_request(1000)
+            rows, stakes = example_rows(request, batch=[0.0] * 3), Stakes(1000.0, 100.0, 0.0, 0.0)
+            opinion = service.learner.judge(request, rows, stakes, service.now + 5.0)
+            told.append((opinion.longest, opinion.left_out_s))
+        assert told == [(0, math.inf), (2, math.inf), (1, 11.0)]
 
 
 class TestCorrections:
