@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from picker.engines import bundle as arrays_as_one
+from picker.engines.bundle import Bundle, bundling
 from picker.engines.rows import Column, Rows
 from picker.engines.table import MAX_HARDWARE
 from picker.learning import (
@@ -66,7 +68,7 @@ from picker.learning.steps import (
 
 
 class Arrays(NamedTuple):
-    """A model as the kernel takes it."""
+    """A model as the kernel reads it."""
 
     ttft_base: Matrix
     """Shape (TTFT_TERMS, MAX_HARDWARE)."""
@@ -84,15 +86,29 @@ class Arrays(NamedTuple):
     tpot_leaves: Float
 
 
-def arrays_of(model: Model) -> Arrays:
+class Ready(NamedTuple):
+    """A model as the kernel takes it."""
+
+    bundle: Bundle
+    arrays: Arrays
+    """Where it points to."""
+
+
+def ready(model: Model) -> Ready:
     """Made once per model. Raises ValueError for trees of other features."""
+    arrays = _arrays(model)
+    return Ready(_bundled(arrays), arrays)
+
+
+def _arrays(model: Model) -> Arrays:
     for forest in (model.ttft_trees, model.tpot_trees):
         if len(forest) and forest.features != TREES:
             raise ValueError(f"trees of {forest.features} features, not {TREES}")
     lowest, highest = bounds(model.lowest, model.highest, SLACK)
+    # Copied, since what was sent may not be written to, which is another type.
     return Arrays(
-        np.ascontiguousarray(model.ttft_base.T),
-        np.ascontiguousarray(model.tpot_base.T),
+        np.array(model.ttft_base.T, order="C"),
+        np.array(model.tpot_base.T, order="C"),
         lowest,
         highest,
         *_trees(model.ttft_trees),
@@ -101,7 +117,16 @@ def arrays_of(model: Model) -> Arrays:
 
 
 def _trees(forest: Forest) -> tuple[Indices, Float, Bits, Float]:
-    return forest.split_features, forest.thresholds, forest.masks, forest.leaves
+    return forest.split_features.copy(), forest.thresholds.copy(), forest.masks.copy(), forest.leaves.copy()
+
+
+def _blank() -> Model:
+    ttft, tpot = np.zeros((MAX_HARDWARE, len(TTFT_TERMS))), np.zeros((MAX_HARDWARE, len(TPOT_TERMS)))
+    bound = np.zeros(TREES, np.float32)
+    return Model(0, 0, ttft, tpot, NO_FOREST, NO_FOREST, bound, bound)
+
+
+_bundled, _unbundled = bundling(_arrays(_blank()))
 
 
 PICKS = 3
@@ -123,7 +148,7 @@ class Places(NamedTuple):
 
 
 def judge_rows(
-    arrays: Arrays, rows: Rows, places: Places, stakes: Stakes, now: float
+    model: Ready, rows: Rows, places: Places, stakes: Stakes, now: float
 ) -> tuple[Matrix, Float, tuple[int, bool, bool, int, float]]:
     """Columns, (COLUMNS, N); what is known, (blocks, KNOWN, LANES); and what an `Opinion` says of the N >= 1 rows: the
     cheapest, whether it or most are outside the trained range, whether any would refuse the prompt, and which has been
@@ -152,18 +177,7 @@ def judge_rows(
         places.corrections,
         places.picks,
         places.chances,
-        arrays.ttft_base,
-        arrays.tpot_base,
-        arrays.lowest,
-        arrays.highest,
-        arrays.ttft_splits,
-        arrays.ttft_thresholds,
-        arrays.ttft_masks,
-        arrays.ttft_leaves,
-        arrays.tpot_splits,
-        arrays.tpot_thresholds,
-        arrays.tpot_masks,
-        arrays.tpot_leaves,
+        model.bundle,
         stakes.prompt_tokens,
         stakes.output_tokens,
         stakes.decode_weight,
@@ -202,18 +216,7 @@ def _judge(
     corrections: Float,
     picks: Matrix,
     chances: Column,
-    ttft_base: Matrix,
-    tpot_base: Matrix,
-    lowest: Float,
-    highest: Float,
-    ttft_splits: Indices,
-    ttft_thresholds: Float,
-    ttft_masks: Bits,
-    ttft_leaves: Float,
-    tpot_splits: Indices,
-    tpot_thresholds: Float,
-    tpot_masks: Bits,
-    tpot_leaves: Float,
+    bundle: Bundle,
     prompt: float,
     output: float,
     decode_weight: float,
@@ -228,7 +231,7 @@ def _judge(
     columns: Matrix,
     known: Float,
 ) -> tuple[int, bool, bool, int, float]:
-    n, seen = len(slots), picks[SEEN]
+    n, seen, model = len(slots), picks[SEEN], _unbundled(bundle)
     s = np.empty(SCRATCH)
     said = np.empty((2, LANES), np.float32)
     classes = np.full(LANES, -1)
@@ -250,17 +253,17 @@ def _judge(
         load(head_s, at, s, SINCE)
         load(kv_tokens, at, s, CACHE)
         load_slots(slots, at, now, pressure, corrections, seen, chances, s)
-        load_classes(hardware, at, classes, ttft_base, tpot_base, s)
+        load_classes(hardware, at, classes, model.ttft_base, model.tpot_base, s)
         terms(s, prompt)
         features(s, prompt, classes, own)
         said[:] = 0.0
-        add_scores(ttft_splits, ttft_thresholds, ttft_masks, ttft_leaves, known, block, said[0])
-        add_scores(tpot_splits, tpot_thresholds, tpot_masks, tpot_leaves, known, block, said[1])
+        add_scores(model.ttft_splits, model.ttft_thresholds, model.ttft_masks, model.ttft_leaves, known, block, said[0])
+        add_scores(model.tpot_splits, model.tpot_thresholds, model.tpot_masks, model.tpot_leaves, known, block, said[1])
         latencies(s, said)
         costs(s, prompt, output, decode_weight, congestion, ttft_weight, answer_weight)
         if slo_weight > 0.0:
             objectives(s, slo_weight, slo_ttft_ms, slo_tpot_ms, spread)
-        stray = outside(own, lowest, highest)
+        stray = outside(own, model.lowest, model.highest)
         here = min(LANES, n - at)
         for column in range(COLUMNS):
             for lane in range(here):
@@ -279,20 +282,30 @@ def _judge(
     return best, lost or 2 * strays > n, refusing, longest, left_out_s
 
 
-_PARTS = (decision, elementary, exploration, known_features, model, pressure, quickscorer, reuse, steps, tree_code)
+_PARTS = (
+    arrays_as_one,
+    decision,
+    elementary,
+    exploration,
+    known_features,
+    model,
+    pressure,
+    quickscorer,
+    reuse,
+    steps,
+    tree_code,
+)
 built_of(_judge, *_PARTS)
 
 
 def warm() -> None:
     """Compile, or load what an earlier process compiled: seconds that no pick should wait for."""
-    ttft, tpot = np.zeros((MAX_HARDWARE, len(TTFT_TERMS))), np.zeros((MAX_HARDWARE, len(TPOT_TERMS)))
-    bound, zero = np.zeros(TREES, np.float32), np.zeros(1)
-    nothing = arrays_of(Model(0, 0, ttft, tpot, NO_FOREST, NO_FOREST, bound, bound))
+    zero = np.zeros(1)
     nobody = Places(Pressure(1).columns, np.zeros((2, 1), np.float32), np.zeros((PICKS, 1)), Reuse().chances)
     request = Stakes(prompt_tokens=1.0, output_tokens=1.0, decode_weight=0.0, congestion=0.0)
     first = zero.astype(np.intp)
     columns = {name: zero for name in Rows.__struct_fields__ if name not in ("slots", "hardware")}
-    judge_rows(nothing, Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
+    judge_rows(ready(_blank()), Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
     preferred(zero, zero, 0, 1.0, 0.0, 0.0)
     reuse.warm()
     baseline.warm()

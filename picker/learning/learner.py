@@ -22,7 +22,7 @@ from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, row_o
 from picker.learning.exploration import bonus
 from picker.learning.features import features
 from picker.learning.guard import Guard, Outcome
-from picker.learning.kernel import NUMBER, PICKED_AT, SEEN, Arrays, Places, arrays_of, judge_rows
+from picker.learning.kernel import NUMBER, PICKED_AT, SEEN, Places, Ready, judge_rows, ready
 from picker.learning.lengths import OutputLengths
 from picker.learning.model import (
     NOT_CORRECTED,
@@ -94,7 +94,7 @@ class Learner:
         self._numbers = 0
         self._recent = Recent()
         self._queue: Judgement | None = None
-        self._arrays: Arrays | None = None
+        self._ready: Ready | None = None
 
     def ensure(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
@@ -124,10 +124,10 @@ class Learner:
         """Costs of at least one endpoint by the model, which must be there."""
         model = self.model
         assert model is not None
-        if COMPILED and self._arrays is not None:
+        if COMPILED and self._ready is not None:
             shown = self.corrections.by_slot if self._correct else np.zeros_like(self.corrections.by_slot)
             places = Places(self.pressure.columns, shown, self._slots, self.reuse.chances)
-            columns, known, about = judge_rows(self._arrays, rows, places, stakes, now)
+            columns, known, about = judge_rows(self._ready, rows, places, stakes, now)
             return Opinion(Judgement(columns), Compiled(columns, known), *about)
         told = self.predict(request, rows, now)
         assert told.said is not None
@@ -306,7 +306,7 @@ class Learner:
         """Predict with this model from now on; corrections start anew from the last rows of each endpoint, or else
         from what it brings; beside online trees they go on."""
         self.model = model
-        self._arrays = arrays_of(model) if self.online is None else None
+        self._ready = ready(model) if self.online is None else None
         if self.online is not None:
             self.guard.model(True, now, proven=proven)
             return

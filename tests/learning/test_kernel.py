@@ -16,7 +16,7 @@ from picker.learning import learner as module
 from picker.learning.decision import COST, Stakes, Weights
 from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS, features
 from picker.learning.forest import NO_FOREST, Forest, fit_forest
-from picker.learning.kernel import PICKED_AT, SEEN, arrays_of
+from picker.learning.kernel import PICKED_AT, SEEN, ready
 from picker.learning.learner import Learner
 from picker.learning.model import Model
 from picker.learning.prediction import Compiled, Opinion, Prediction
@@ -204,4 +204,4 @@ def test_trees_of_other_features_are_refused() -> None:
     rows = np.random.default_rng(0).random((100, len(TREE_FEATURES) + 1)).astype(np.float32)
     others = fit_forest(rows, rows.sum(axis=1), trees=2)
     with pytest.raises(ValueError, match="features"):
-        arrays_of(replace(toy_model(), ttft_trees=others))
+        ready(replace(toy_model(), ttft_trees=others))
