@@ -75,6 +75,7 @@ class Collected:
             told = msgspec.json.decode(standing, type=Standing)
             if told.synced or self._standing is None:  # one that has just begun knows less than we do
                 self._standing = told
+                self._share.kept_at(told.at)
 
     def _tell_adapters(self) -> None:
         view, table = self._pool.router.pool.view, self._pool.router.table

@@ -113,6 +113,11 @@ class WorkersShare:
         for index in (self.index, self.picks, self.recent):
             index.follow(view, capacity)
 
+    def kept_at(self, at: float) -> None:
+        """The collector was at work at this time."""
+        for picks in (self.picks, self.recent):
+            picks.kept_at(at)
+
     def read_indexes(self, now: float) -> None:
         """Read newer indexes, if there are any. Raises OSError, ValueError where their writer is gone already."""
         for picks in (self.picks, self.recent):

@@ -2,7 +2,8 @@
 
 A worker tells the collector through a ring (`placements`) and keeps its own latest picks besides, so that it sees them
 at once, and while there is no collector. Nobody waits for anybody. A collector that starts anew begins an empty index;
-readers keep the former ones beside it until all in them would have expired.
+readers keep the former ones beside it. An index that nobody looks after any more is read until all in it would have
+expired.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class SharedPicks:
         self._ring, self._recent = ring, recent
         self._ttl_s = RECENT_TTL_S if recent else DEFAULT_TTL_S
         self._own = ApproximateIndex(min(OWN_TTL_S, self._ttl_s))
-        self._indexes: list[tuple[float, IndexReader]] = []  # the newest first, and until when each is read
+        self._indexes: list[tuple[float, IndexReader]] = []  # the newest first, with the time until which it is good
         self._keys = keys_of(PoolView())
         self._view, self._capacity = PoolView(), 1
         self._gone: set[int] = set()
@@ -54,15 +55,20 @@ class SharedPicks:
         index = IndexReader()
         index.follow(self._view, self._capacity)
         index.read(folder, name, max_blocks)
-        former = [(min(until, now + self._ttl_s), index) for until, index in self._indexes]
-        self._indexes = [(np.inf, index), *former[:_MOST_FORMER]]
+        self._indexes = [(now + self._ttl_s, index), *self._indexes[:_MOST_FORMER]]
+
+    def kept_at(self, at: float) -> None:
+        """The writer of the newest index still took out at this time what had expired."""
+        if self._indexes:
+            until, newest = self._indexes[0]
+            self._indexes[0] = max(until, at + self._ttl_s), newest
 
     def forget_former(self, now: float) -> None:
-        """Read no longer what would have expired by now."""
-        if self._indexes and self._indexes[-1][0] <= now:
-            self._indexes = [(until, index) for until, index in self._indexes if until > now]
-            if len(self._indexes) == 1:
-                self._gone.clear()
+        """Give back the memory of former indexes in which all would have expired."""
+        if len(self._indexes) > 1 and self._indexes[-1][0] <= now:
+            self._indexes.pop()
+        if len(self._indexes) < 2:
+            self._gone.clear()
 
     def follow(self, view: PoolView, capacity: int) -> None:
         """Our slots are these endpoints' from now on."""
@@ -79,8 +85,9 @@ class SharedPicks:
     def matched(self, chain: Chain, slots: Slots, now: float) -> Column:
         """Consecutive leading blocks that each slot should still hold, float64 of shape (N,)."""
         depths = self._own.matched(chain, slots, now)
-        for _, index in self._indexes:
-            np.maximum(depths, index.matched(chain, slots), out=depths)
+        for until, index in self._indexes:
+            if now < until:
+                np.maximum(depths, index.matched(chain, slots), out=depths)
         return depths
 
     def set_capacity(self, slot: int, blocks: int) -> None:

@@ -109,6 +109,19 @@ def test_the_latest_picks_that_engines_will_announce_are_shared_for_two_seconds(
         assert other.hits() == [0, 0, 0, 0]
 
 
+def test_an_index_that_nobody_looks_after_is_read_until_all_in_it_would_have_expired(
+    pair: tuple[Worker, Worker], collector: Collector
+) -> None:
+    one, other = pair
+    one.picks.touch(2, CHAIN, 0.0)
+    collector.picks.take(0.0)
+    other.picks.kept_at(50.0)
+    assert other.hits(now=49.0 + DEFAULT_TTL_S) == [0, 0, 8, 0]
+    assert other.hits(now=50.0 + DEFAULT_TTL_S) == [0, 0, 0, 0]
+    other.picks.kept_at(60.0)
+    assert other.hits(now=50.0 + DEFAULT_TTL_S) == [0, 0, 8, 0]
+
+
 def test_an_endpoint_that_leaves_takes_its_blocks_with_it(pair: tuple[Worker, Worker], collector: Collector) -> None:
     one, other = pair
     one.picks.touch(0, CHAIN, 0.0)
@@ -155,12 +168,15 @@ def test_beside_a_new_collectors_index_the_former_one_is_read_until_it_would_hav
     other = pair[1]
     tell(pair[0].ring, pair[0].picks._keys[1], False, CHAIN)
     collector.picks.take(0.0)
+    other.picks.kept_at(90.0)
     with contextlib.closing(Collector(tmp_path, [local_ring()], "new")) as new:
         other.reads(new, now=100.0)
         assert other.hits() == [0, 8, 0, 0]
-        other.picks.forget_former(99.0 + DEFAULT_TTL_S)
-        assert other.hits() == [0, 8, 0, 0]
-        other.picks.forget_former(100.0 + DEFAULT_TTL_S)
+        last = 90.0 + DEFAULT_TTL_S
+        other.picks.forget_former(last - 1)
+        assert other.hits(now=last - 1) == [0, 8, 0, 0]
+        assert other.hits(now=last) == [0, 0, 0, 0]
+        other.picks.forget_former(last)
         assert other.hits() == [0, 0, 0, 0]
 
 
@@ -222,6 +238,7 @@ def test_it_answers_as_one_index_of_one_process_does(
             alone.touch(slot, chain, now)
             collector.picks.take(now)
             collector.picks.expire(now)
+            reader.picks.kept_at(now)
             for seen in range(6):
                 looked_up = np.random.default_rng(seen).integers(1, 1 << 63, 40, dtype=np.uint64)
                 assert reader.hits(looked_up, now) == alone.matched(looked_up, SLOTS, now).tolist()
