@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from picker.engines.bundle import Bundle, bundling
 from picker.engines.holders import Holders, holders_in, leading
 from picker.engines.kernels import kernel
 from picker.engines.linear_hashing import plain
@@ -84,6 +85,7 @@ class IndexReader:
 
     def __init__(self) -> None:
         self._holders: Holders | None = None
+        self._bundle: Bundle | None = None
         self._columns = Mirror([], _NOWHERE, np.zeros(1, np.bool_))
         self._view, self._capacity = PoolView(), 1
 
@@ -92,7 +94,8 @@ class IndexReader:
         rows = max_pairs + 1
         arena = _Arena(mapped(folder, name, _size(rows), writes=False))
         holders, columns = holders_in(arena.take, rows), attach(folder, _columns(name), 1)
-        self._holders, self._columns = holders, Mirror([columns], _NOWHERE, np.zeros(1, np.bool_))
+        self._holders, self._bundle = holders, _bundled(holders)
+        self._columns = Mirror([columns], _NOWHERE, np.zeros(1, np.bool_))
         self._columns.follow(self._view, self._capacity)
         self.matched(np.zeros(1, np.uint64), np.zeros(1, np.intp))  # compiled here, not at the first pick
 
@@ -103,18 +106,22 @@ class IndexReader:
 
     def matched(self, chain: Chain, slots: Slots) -> Column:
         """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,)."""
-        if self._holders is None:
+        if self._bundle is None:
             return np.zeros(len(slots))
         self._columns.refresh()
-        depths: Column = _matched(self._holders, plain(chain), self._columns.columns[0], slots)
+        depths: Column = _matched(self._bundle, plain(chain), self._columns.columns[0], slots)
         return depths
 
     def clear(self, slot: int) -> None:
         """The writer does that."""
 
 
+_bundled, _unbundled = bundling(holders_in(bytes, 2))  # of memory that is read only
+
+
 @kernel
-def _matched(holders: Holders, chain: Chain, columns: Column, slots: Slots) -> Column:
+def _matched(bundle: Bundle, chain: Chain, columns: Column, slots: Slots) -> Column:
+    holders = _unbundled(bundle)
     wanted = np.full(len(slots), -1, np.int64)
     width = 0
     for i in range(len(slots)):

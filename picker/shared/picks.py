@@ -24,6 +24,8 @@ MAX_BLOCKS = 32_000_000
 RECENT_TTL_S = 2.0
 OWN_TTL_S = 30.0
 """For so long a worker remembers its own picks: several times what a new collector needs to begin."""
+OWN_STRIDE = 8
+"""Of them only every so many blocks, since the collector knows all a moment later: to lay down all is its work."""
 _MOST_FORMER = 3
 
 
@@ -36,6 +38,7 @@ class SharedPicks:
         self._ring, self._recent = ring, recent
         self._ttl_s = RECENT_TTL_S if recent else DEFAULT_TTL_S
         self._own = ApproximateIndex(min(OWN_TTL_S, self._ttl_s))
+        self._stride = 1 if recent else OWN_STRIDE
         self._indexes: list[tuple[float, IndexReader]] = []  # the newest first, with the time until which it is good
         self._keys = keys_of(PoolView())
         self._view, self._capacity = PoolView(), 1
@@ -78,13 +81,13 @@ class SharedPicks:
 
     def touch(self, slot: int, chain: Chain, now: float) -> None:
         """A request with these blocks went to `slot`. The others know it once the collector has read it."""
-        self._own.touch(slot, chain, now)
+        self._own.touch(slot, self._thinned(chain), now)
         if slot < len(self._keys):
             tell(self._ring, self._keys[slot], self._recent, chain)
 
     def matched(self, chain: Chain, slots: Slots, now: float) -> Column:
         """Consecutive leading blocks that each slot should still hold, float64 of shape (N,)."""
-        depths = self._own.matched(chain, slots, now)
+        depths = self._own.matched(self._thinned(chain), slots, now) * self._stride
         for until, index in self._indexes:
             if now < until:
                 np.maximum(depths, index.matched(chain, slots), out=depths)
@@ -92,7 +95,7 @@ class SharedPicks:
 
     def set_capacity(self, slot: int, blocks: int) -> None:
         """As `ApproximateIndex` does, for our own; the collector knows it by itself."""
-        self._own.set_capacity(slot, blocks)
+        self._own.set_capacity(slot, blocks // self._stride)
 
     def clear(self, slot: int) -> None:
         """The slot holds nothing: its endpoint is gone, and what nobody writes any more is not to speak of it again."""
@@ -104,6 +107,9 @@ class SharedPicks:
         """Compile every kernel."""
         self._own.warm()
         tell(local_ring(), np.uint64(1), self._recent, np.zeros(1, np.uint64))
+
+    def _thinned(self, chain: Chain) -> Chain:
+        return chain[self._stride - 1 :: self._stride]
 
     def _without_gone(self, view: PoolView) -> PoolView:
         stays = [i for i, slot in enumerate(view.slots.tolist()) if int(self._keys[slot]) not in self._gone]
