@@ -1,4 +1,4 @@
-"""What sharing costs: the index as its readers see it, and the rows of requests in flight.
+"""What sharing costs: the index as its readers see it, the rows of requests in flight, and where prompts were placed.
 
     python -m bench.shared_index [--pairs 20000000] [--json]
 
@@ -6,7 +6,8 @@ The index lies in shared memory as the collector keeps it, every block on one en
 is read through a second mapping, as workers read it. Memory is what the index, its shared part included, adds to the
 process, per (block, endpoint) pair. The lookup's chain has 256 blocks that every endpoint holds. Times are medians of
 CPU microseconds. `seen` is what a pick reads of the ledgers, after another worker changed one row; `reserve` is what it
-writes.
+writes. Of one placed prompt of so many blocks, among 64 endpoints, `touch` is what its worker writes, `take` what the
+collector takes in, and `find` what another worker reads of it; `..._alone` are those of a process alone.
 """
 
 import argparse
@@ -22,14 +23,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.ledger import Ledger
 from picker.pool.view import Endpoint, Pool, PoolView
 from picker.shared.flights import SharedFlights, flights_of, keep_flights
 from picker.shared.index import IndexReader, SharedShelf
+from picker.shared.picks import PicksOfAll, SharedPicks
+from picker.shared.placements import local_ring
 
 ENDPOINTS, CHAIN, BATCH = 1024, 256, 1000
 SIZES = (4, 64, 256, 1024)
+PROMPTS = (8, 128)
 
 
 def view_of(count: int) -> PoolView:
@@ -103,6 +108,39 @@ def flight_figures(folder: Path, count: int) -> dict[str, float]:
     return figures
 
 
+def placement_figures(folder: Path, blocks: int, rng: np.random.Generator) -> dict[str, float]:
+    """What a prompt of so many blocks costs: its worker, the collector, another worker, and a process alone."""
+    ring, most, slots, repeats = local_ring(), 2_000_000, np.arange(64, dtype=np.intp), 1000
+    shelves = [SharedShelf(folder, name, most) for name in ("picks", "recent")]
+    collector, alone = PicksOfAll([ring], *shelves, max_blocks=most), ApproximateIndex()
+    writes, reads = SharedPicks(ring, recent=False), SharedPicks(ring, recent=False)
+    change = Pool().replace(view_of(len(slots)).endpoints)
+    collector.follow(change)
+    collector.warm()
+    for worker in (writes, reads):
+        worker.follow(change.view, len(slots))
+        worker.warm()
+    reads.read(folder, "picks", most, 0.0)
+    prompts = rng.integers(1, 1 << 63, (repeats, blocks), dtype=np.uint64)
+    on = rng.integers(len(slots), size=repeats).tolist()
+    first, again, third = (iter(zip(on, prompts, [0.0] * repeats, strict=True)) for _ in range(3))
+    fourth, fifth = iter(prompts), iter(prompts)
+    figures = {
+        "touch": cpu_us(lambda: writes.touch(*next(first)), repeats),
+        "take": cpu_us(lambda: collector.take(0.0), repeats, before=lambda: writes.touch(*next(again))),
+        "touch_alone": cpu_us(lambda: alone.touch(*next(third)), repeats),
+    }
+    for prompt in prompts:  # the pages of what is read are there, as they are in a process that has read for a while
+        reads.matched(prompt, slots, 0.0)
+    figures |= {
+        "find": cpu_us(lambda: reads.matched(next(fourth), slots, 0.0), repeats),
+        "find_alone": cpu_us(lambda: alone.matched(next(fifth), slots, 0.0), repeats),
+    }
+    for shelf in shelves:
+        shelf.close()
+    return {f"{name}_us_{blocks}": figure for name, figure in figures.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20_000_000)
@@ -112,6 +150,8 @@ def main() -> None:
         figures = index_figures(Path(name), options.pairs, np.random.default_rng(0))
         for count in SIZES:
             figures |= flight_figures(Path(name), count)
+        for blocks in PROMPTS:
+            figures |= placement_figures(Path(name), blocks, np.random.default_rng(0))
     if options.json:
         print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
         return

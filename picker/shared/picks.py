@@ -152,8 +152,9 @@ class PicksOfAll:
                 continue
             at = np.minimum(np.searchsorted(self._keys, batch.keys), len(self._keys) - 1)
             slots = np.where(self._keys[at] == batch.keys, self._slots[at], -1)
-            self.picks.touch_all(np.where(batch.recent, -1, slots), batch.ends, batch.blocks, now)
-            self.recent.touch_all(np.where(batch.recent, slots, -1), batch.ends, batch.blocks, now)
+            for index, its in ((self.picks, ~batch.recent), (self.recent, batch.recent)):
+                if its.any():
+                    index.touch_all(np.where(its, slots, -1), batch.ends, batch.blocks, now)
 
     def expire(self, now: float) -> None:
         """Nobody sees any more what has expired. Call it several times a second."""
