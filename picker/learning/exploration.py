@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 
+from picker.engines.kernels import bare
 from picker.engines.rows import Column
-from picker.learning.compiled import vector
+from picker.learning.features import Matrix
 
 NEW_ROWS = 10
 HEAD_START = -0.2
@@ -37,22 +38,23 @@ def starved(left_out_s: float, endpoints: int, since_last_probe_s: float, picks_
     return left_out_s > STARVED_TURNS * endpoints / picks_per_s and left_out_s >= STARVED_S
 
 
-@vector
+@bare
 def preferred(
-    cost: Column, rule_cost: Column, best: int, near: float, model_share: float, explored: float
-) -> tuple[Column, Column, float, int]:
-    """Of N >= 1 endpoints: costs in which the rule's choice is the least if the model finds it near the `best`; the
-    chance of each to come first; what is near; the rule's choice. Both arrays (N,).
+    cost: Column, rule_cost: Column, best: int, near: float, model_share: float, explored: float, told: Matrix
+) -> tuple[float, int]:
+    """Writes into `told`, (2, N), of N >= 1 endpoints: costs in which the rule's choice is the least if the model finds
+    it near the `best`; and the chance of each to come first. Returns what is near, and the rule's choice.
 
     Near are costs of at most `near` times the least. The rule decides with 1 - `model_share`, and draws among its
     cheapest; else the cheapest comes first, or, with `explored`, one drawn among those that are near. Where the least
     cost is no number the rule decides.
     """
     ruled, cheapest, close, least = 0, 0, 0, cost[best]
+    costs, chance = told
     within = least * near if least * near > least else least
     for row in range(len(cost)):
         ruled = row if rule_cost[row] < rule_cost[ruled] else ruled
-    costs = cost.copy()
+        costs[row] = cost[row]
     if cost[ruled] <= within:
         best = ruled
         costs[ruled] = least - 1.0
@@ -61,9 +63,8 @@ def preferred(
         close += costs[row] <= within
     share = model_share if -np.inf < least < np.inf else 0.0
     by_rule, by_chance = (1.0 - share) / max(cheapest, 1), share * explored / max(close, 1)
-    chance = np.empty(len(cost))
     for row in range(len(cost)):
         by_either = by_rule if rule_cost[row] == rule_cost[ruled] else 0.0
         chance[row] = by_either + (by_chance if costs[row] <= within else 0.0)
     chance[best] += share * (1.0 - explored)
-    return costs, chance, within, ruled
+    return within, ruled

@@ -306,6 +306,6 @@ def warm() -> None:
     first = zero.astype(np.intp)
     columns = {name: zero for name in Rows.__struct_fields__ if name not in ("slots", "hardware")}
     judge_rows(ready(_blank()), Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
-    preferred(zero, zero, 0, 1.0, 0.0, 0.0)
+    preferred(zero, zero, 0, 1.0, 0.0, 0.0, np.zeros((2, 1)))
     reuse.warm()
     baseline.warm()

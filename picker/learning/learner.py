@@ -18,7 +18,7 @@ from picker.learning.baseline import AT_PICK, BEFORE_PICK, Baseline, at_pick, be
 from picker.learning.correction import Corrections
 from picker.learning.decision import Judgement, Stakes, judge, too_small
 from picker.learning.drift import Drift
-from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, row_of, sane
+from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, joined, row_of, sane
 from picker.learning.exploration import bonus
 from picker.learning.features import features
 from picker.learning.guard import Guard, Outcome
@@ -297,7 +297,7 @@ class Learner:
         """All rows finished since the last call, in order of their ends."""
         if not self._outbox:
             return np.empty(0, EXPERIENCE)
-        rows = np.concatenate(self._outbox)
+        rows = joined(self._outbox)
         self._outbox.clear()
         self.guard.inspect(len(rows), int(np.count_nonzero(~sane(rows))), now)
         return rows

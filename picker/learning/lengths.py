@@ -46,7 +46,7 @@ class OutputLengths:
     def learn(self, request: Request, output_tokens: float) -> None:
         """An answer came to so many tokens."""
         self._all.learn(output_tokens)
-        for key in _keys(request):
+        for key in {_group(request): None, request.model: None}:
             known = self._by_key.pop(key, None) or _Lengths()
             known.learn(output_tokens)
             self._by_key[key] = known
@@ -54,18 +54,18 @@ class OutputLengths:
             self._by_key.popitem(last=False)
 
     def _known(self, request: Request) -> _Lengths | None:
-        for key in _keys(request):
-            known = self._by_key.get(key)
-            if known is not None and known.seen >= ENOUGH:
-                return known
-        return self._all if self._all.seen else None
+        known = self._by_key.get(_group(request))
+        if known is None or known.seen < ENOUGH:
+            known = self._by_key.get(request.model)
+        if known is None or known.seen < ENOUGH:
+            known = self._all if self._all.seen else None
+        return known
 
 
-def _keys(request: Request) -> tuple[tuple[str, int] | str, ...]:
+def _group(request: Request) -> tuple[str, int] | str:
+    """Its prefix group, or its model where it has no block."""
     chain = request.chain
-    if not len(chain):
-        return (request.model,)
-    return (request.model, int(chain[min(len(chain), GROUP_BLOCKS) - 1])), request.model
+    return (request.model, chain.item(min(len(chain), GROUP_BLOCKS) - 1)) if len(chain) else request.model
 
 
 def _cap(request: Request) -> float:

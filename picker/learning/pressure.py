@@ -53,7 +53,8 @@ class Pressure:
 
     def placed(self, slot: int, new_tokens: float, output_tokens: float, kv_tokens: float, now: float) -> None:
         """A pick went there: so many tokens of KV will be written; the cache holds `kv_tokens`, 0 unknown."""
-        self.ensure(slot + 1)
+        if slot >= len(self._marks):
+            self.ensure(slot + 1)
         rate, rate_at, before, tail_at, next_mark = self.columns[:, slot].tolist()
         rate = rate * math.exp(min(rate_at - now, 0.0) / RATE_S) + new_tokens / 1e3 / RATE_S
         placed = before + new_tokens + output_tokens

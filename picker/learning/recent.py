@@ -7,9 +7,7 @@ be lost when the model changes: an engine that slowed down would be believed fas
 from collections import deque
 from collections.abc import Iterator
 
-import numpy as np
-
-from picker.learning.experience import Experience
+from picker.learning.experience import Experience, joined
 from picker.learning.model import Correction, Model
 from picker.learning.training import recent_mean, residuals
 
@@ -37,7 +35,7 @@ class Recent:
         """What each slot's rows say beyond this model."""
         if not self._rows:
             return
-        left = residuals(model, np.concatenate([row for rows in self._rows.values() for row in rows]))
+        left = residuals(model, joined(row for rows in self._rows.values() for row in rows))
         at = 0
         for slot, rows in self._rows.items():
             end = at + len(rows)

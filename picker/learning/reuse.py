@@ -16,6 +16,7 @@ from collections import OrderedDict
 import numpy as np
 
 from picker.engines.kernels import bare
+from picker.engines.linear_hashing import plain
 from picker.engines.rows import Column
 from picker.requests.request import Chain
 
@@ -43,9 +44,11 @@ class Reuse:
 
     def asked(self, chain: Chain, now: float) -> None:
         """A prompt of these blocks was picked for."""
-        sampled = chain[chain & _LOW_BITS == 0].tolist()
-        if not sampled:
+        found = np.empty(len(chain), np.uint64)
+        count = _watched(plain(chain), found)
+        if not count:
             return
+        sampled = found[:count].tolist()
         keep = math.exp(-len(sampled) / FORGET_USES)
         self._reused *= keep
         self._uses = self._uses * keep + len(sampled)
@@ -66,6 +69,17 @@ class Reuse:
 
 
 @bare
+def _watched(chain: Chain, found: Chain) -> int:
+    """Writes the blocks that are sampled into `found`, (chain,); how many."""
+    count = 0
+    for block in chain:
+        if block & _LOW_BITS == 0:
+            found[count] = block
+            count += 1
+    return count
+
+
+@bare
 def _chances(reused: Column, uses: float, chances: Column) -> None:
     """By age, from reuses at each age and uses watched."""
     later = 0.0
@@ -79,3 +93,4 @@ def _chances(reused: Column, uses: float, chances: Column) -> None:
 def warm() -> None:
     """Compile, or load what an earlier process compiled."""
     _chances(np.zeros(1), 0.0, np.zeros(1))
+    _watched(np.zeros(1, np.uint64), np.zeros(1, np.uint64))

@@ -56,6 +56,7 @@ from picker.requests.request import Request
 
 Reward = Literal["ttft", "tpot", "e2e", "slo-goodput", "weighted"]
 Part = Literal["base", "trees", "correction", "marginal-cost", "guard"]
+_WORDS = {reason: reason.value for reason in Reason}
 NEAR, NEAR_SPREADS = 1.1, 0.7
 """Costs within this of the best, and within so many standard deviations of what predictions err in log, are near it;
 where the rule's choice is, it is taken: the least of many uncertain costs is more often luck than merit."""
@@ -125,16 +126,16 @@ class Learned:
         reason = guard.why(by, unknown) if self._guarded else Reason.NONE
         near, explored = max(NEAR, math.exp(NEAR_SPREADS * learner.spread)), self.params.exploration
         # The rule also knows what no prediction of one request does: how to keep a pool even.
-        cost, propensity, within, ruled = preferred(
-            said.cost, rule_cost, opinion.best, near, 0.0 if unknown else share, explored
-        )
+        told = np.empty((2, len(rows)))
+        within, ruled = preferred(said.cost, rule_cost, opinion.best, near, 0.0 if unknown else share, explored, told)
+        cost, propensity = told[0], told[1]
         reasons = Reasons(said, rule_cost, stakes.decode_weight, stakes.congestion)
         drawn = share if by == BY_MODEL else 1.0 - share
         weight = 0.0 if unknown else 1.0 / max(drawn, 1e-3)
         memo = _Pick(opinion.foresight, said, by, ruled, reason, stakes.output_tokens, weight)
         if by == BY_RULE:
-            return Scores(rule_cost, reasons, propensity, "rule", reason.value, memo)
-        because = reason.value
+            return Scores(rule_cost, reasons, propensity, "rule", _WORDS[reason], memo)
+        because = _WORDS[reason]
         forgotten, left_out_s = opinion.longest, opinion.left_out_s
         if (
             starved(left_out_s, len(rows), now - self._probed_at, self._rate)

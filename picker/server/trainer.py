@@ -1,4 +1,5 @@
-"""The trainer process: one turn is rows in on standard input, then what came of them out on standard output.
+"""The trainer process: one turn is rows in on standard input, if there are any, then what came of them out on standard
+output.
 
 It holds nothing that its parent does not: killed, it is started again and told everything anew. It trains when its turn
 makes a round due, so its answer may take a second; its parent waits for it off the serving path. Imports only what
@@ -67,8 +68,9 @@ def take_turns(
         if trainer is None:
             trainer = begin(told)
         else:
-            trainer.add(told["rows"])
-            for endpoint, before_s in told["forget"].tolist():
+            if "rows" in told:
+                trainer.add(told["rows"])
+            for endpoint, before_s in told["forget"].tolist() if "forget" in told else ():
                 trainer.forget(endpoint, before_s)
         before, since = trainer.version, clock()
         model = trainer.poll(since)

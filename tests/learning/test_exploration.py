@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picker.engines.rows import Column
 from picker.learning.exploration import bonus, preferred, starved
+from picker.learning.features import Matrix
 
 
 def test_newcomers_get_a_head_start_until_their_tenth_row() -> None:
@@ -48,23 +50,29 @@ def test_probes_stay_below_one_pick_in_a_hundred() -> None:
 NUMBERS = st.integers(0, 6).map(float) | st.sampled_from([math.nan, math.inf])
 
 
+def told(cost: Column, rule_cost: Column, share: float, explored: float) -> tuple[Matrix, float, int]:
+    """Costs and chances, what is near at a tenth more, and the rule's choice."""
+    columns = np.empty((2, len(cost)))
+    return columns, *preferred(cost, rule_cost, int(cost.argmin()), 1.1, share, explored, columns)
+
+
 class TestPreferred:
     """Costs 10, 11, 12 and 30; what the rule thinks of the same endpoints differs."""
 
     COST = np.array([10.0, 11.0, 12.0, 30.0])
 
     def test_the_rules_choice_comes_first_where_the_model_finds_it_near(self) -> None:
-        costs, chance, within, ruled = preferred(self.COST, np.array([2.0, 1.0, 3.0, 4.0]), 0, 1.1, 1.0, 0.0)
+        (costs, chance), within, ruled = told(self.COST, np.array([2.0, 1.0, 3.0, 4.0]), 1.0, 0.0)
         assert (int(costs.argmin()), ruled, within) == (1, 1, 11.0)
         assert chance.tolist() == [0.0, 1.0, 0.0, 0.0]
 
     def test_the_models_where_it_does_not(self) -> None:
-        costs, chance, _, ruled = preferred(self.COST, np.array([2.0, 2.0, 3.0, 1.0]), 0, 1.1, 1.0, 0.0)
+        (costs, chance), _, ruled = told(self.COST, np.array([2.0, 2.0, 3.0, 1.0]), 1.0, 0.0)
         assert (costs.tolist(), ruled) == (self.COST.tolist(), 3)
         assert chance.tolist() == [1.0, 0.0, 0.0, 0.0]
 
     def test_the_rule_draws_among_its_cheapest_and_exploration_among_those_that_are_near(self) -> None:
-        _, chance, _, _ = preferred(self.COST, np.array([2.0, 2.0, 1.0, 1.0]), 0, 1.1, 0.9, 0.2)
+        (_, chance), _, _ = told(self.COST, np.array([2.0, 2.0, 1.0, 1.0]), 0.9, 0.2)
         assert chance == pytest.approx([0.9 * 0.8 + 0.9 * 0.1, 0.9 * 0.1, 0.05, 0.05])
 
     @given(st.lists(st.tuples(NUMBERS, st.integers(0, 4)), min_size=1, max_size=9))
@@ -72,9 +80,8 @@ class TestPreferred:
         self, costs: list[tuple[float, int]]
     ) -> None:
         cost, rule_cost = np.array([pair[0] for pair in costs]), np.array([float(pair[1]) for pair in costs])
-        best = int(cost.argmin())
-        _, chance, _, ruled = preferred(cost, rule_cost, best, 1.1, 0.9, 0.1)
+        (_, chance), _, ruled = told(cost, rule_cost, 0.9, 0.1)
         assert chance.sum() == pytest.approx(1.0)
         assert ruled == rule_cost.argmin()
-        if not math.isfinite(cost[best]):
+        if not math.isfinite(cost.min()):
             assert (chance[rule_cost > rule_cost.min()] == 0.0).all()
