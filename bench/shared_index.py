@@ -7,7 +7,8 @@ is read through a second mapping, as workers read it. Memory is what the index, 
 process, per (block, endpoint) pair. The lookup's chain has 256 blocks that every endpoint holds. Times are medians of
 CPU microseconds. `seen` is what a pick reads of the ledgers, after another worker changed one row; `reserve` is what it
 writes. Of one placed prompt of so many blocks, among 64 endpoints, `touch` is what its worker writes, `take` what the
-collector takes in, and `find` what another worker reads of it; `..._alone` are those of a process alone.
+collector takes in (where many come at once: `take_of_many`), and `find` what another worker reads of it; `..._alone`
+are those of a process alone.
 """
 
 import argparse
@@ -125,6 +126,12 @@ def placement_figures(folder: Path, blocks: int, rng: np.random.Generator) -> di
     on = rng.integers(len(slots), size=repeats).tolist()
     first, again, third = (iter(zip(on, prompts, [0.0] * repeats, strict=True)) for _ in range(3))
     fourth, fifth = iter(prompts), iter(prompts)
+
+    def place_all() -> None:
+        fresh = rng.integers(1, 1 << 63, (repeats, blocks), dtype=np.uint64)
+        for slot, chain in zip(on, fresh, strict=True):
+            writes.touch(slot, chain, 0.0)
+
     figures = {
         "touch": cpu_us(lambda: writes.touch(*next(first)), repeats),
         "take": cpu_us(lambda: collector.take(0.0), repeats, before=lambda: writes.touch(*next(again))),
@@ -135,6 +142,7 @@ def placement_figures(folder: Path, blocks: int, rng: np.random.Generator) -> di
     figures |= {
         "find": cpu_us(lambda: reads.matched(next(fourth), slots, 0.0), repeats),
         "find_alone": cpu_us(lambda: alone.matched(next(fifth), slots, 0.0), repeats),
+        "take_of_many": cpu_us(lambda: collector.take(0.0), 9, before=place_all) / repeats,
     }
     for shelf in shelves:
         shelf.close()
