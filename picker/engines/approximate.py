@@ -11,10 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.bundle import Bundle, bundling
-from picker.engines.holders import Holders, clear_bit, leading, no_holders, row_of, set_bit
+from picker.engines.holders import Holders, clear_bit, has_bit, key_of, leading, no_holders, set_bit
 from picker.engines.index import Shelf
 from picker.engines.kernels import bare, kernel
-from picker.engines.linear_hashing import LIVE, USED, Int, Table, delete, empty_table, find, folded, insert, plain
+from picker.engines.linear_hashing import (
+    LIVE,
+    USED,
+    Int,
+    Table,
+    delete,
+    empty_table,
+    expect,
+    expect_row,
+    find,
+    folded,
+    insert,
+    plain,
+    unfolded,
+)
+from picker.engines.prefetch import prefetch
 from picker.engines.rows import Column
 from picker.pool.view import Slots
 from picker.requests.request import Chain
@@ -27,6 +42,8 @@ DEFAULT_MAX_BLOCKS = 32_000_000
 MAX_SLOTS = 1 << 20
 _NEWEST, _OLDEST, _HELD, _CAPACITY = 0, 1, 2, 3
 _REFUSED = 0
+_AHEAD = 8
+"""A block's rows are asked for so many blocks early, its buckets twice as early."""
 
 
 class _Uses(NamedTuple):
@@ -183,11 +200,19 @@ _bundled, _unbundled = bundling(_no_uses(2, no_holders(2)))
 @bare
 def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, max_blocks: int) -> None:
     uses = _unbundled(bundle)
-    table, slots = uses.table, uses.slots
+    table, holders, slots = uses.table, uses.holders, uses.slots
     _expire(uses, slot, expired, 2 * len(chain))
     for i in range(min(len(chain), slots[_CAPACITY, slot]) - 1, -1, -1):  # the leading block is touched last
-        key = folded(table, chain[i], slot)
-        row = find(table, key)
+        if i >= 2 * _AHEAD:
+            expect(table, folded(table, chain[i - 2 * _AHEAD], slot))
+            expect(holders.table, key_of(holders, chain[i - 2 * _AHEAD], slot))
+        if i >= _AHEAD:
+            expect_row(table, folded(table, chain[i - _AHEAD], slot))
+            expect_row(holders.table, key_of(holders, chain[i - _AHEAD], slot))
+        key, holder_key = folded(table, chain[i], slot), key_of(holders, chain[i], slot)
+        holder, row = find(holders.table, holder_key), np.int64(-1)
+        if holder >= 0 and has_bit(holders, holder, slot):
+            row = find(table, key)
         if row >= 0:
             _unlink(uses, slot, row)
         else:
@@ -195,10 +220,11 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
                 if slots[_HELD, slot] == 0:
                     uses.state[_REFUSED] += 1
                     continue
-                _drop(uses, slot, slots[_OLDEST, slot] - 1)
+                _drop_oldest(uses, slot)
             row = insert(table, key)
-            holder = row_of(uses.holders, chain[i], slot)
-            set_bit(uses.holders, holder, slot)
+            if holder < 0:
+                holder = insert(holders.table, holder_key)
+            set_bit(holders, holder, slot)
             uses.holder[row] = holder
             slots[_HELD, slot] += 1
         uses.used_at[row] = now
@@ -261,21 +287,29 @@ def _expire(uses: _Uses, slot: int, expired: float, most: int) -> None:
         oldest = uses.slots[_OLDEST, slot] - 1
         if oldest < 0 or uses.used_at[oldest] >= expired:
             break
-        _drop(uses, slot, oldest)
+        _drop_oldest(uses, slot)
 
 
 @bare
 def _shrink(bundle: Bundle, slot: int, held: int) -> None:
     uses = _unbundled(bundle)
     while uses.slots[_HELD, slot] > held:
-        _drop(uses, slot, uses.slots[_OLDEST, slot] - 1)
+        _drop_oldest(uses, slot)
 
 
 @bare
-def _drop(uses: _Uses, slot: int, row: Int) -> None:
+def _drop_oldest(uses: _Uses, slot: int) -> None:
+    table, holders = uses.table, uses.holders
+    row = uses.slots[_OLDEST, slot] - 1
+    after = np.int64(uses.newer[row]) - 1
+    if after >= 0:  # goes next
+        expect(table, table.keys[after])
+        expect(holders.table, key_of(holders, unfolded(table, table.keys[after], slot), slot))
+        prefetch(holders.masks, uses.holder[after])
+        prefetch(table.keys, np.int64(uses.newer[after]) - 1)
     _unlink(uses, slot, row)
-    clear_bit(uses.holders, np.int64(uses.holder[row]), slot)
-    delete(uses.table, row)
+    clear_bit(holders, np.int64(uses.holder[row]), slot)
+    delete(table, row)
     uses.slots[_HELD, slot] -= 1
 
 

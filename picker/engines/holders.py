@@ -70,11 +70,23 @@ def block_of(holders: Holders, row: Int, column: Int) -> np.uint64:
 
 
 @bare
+def key_of(holders: Holders, block: np.uint64, column: Int) -> np.uint64:
+    """The key of the row for this block and the column's word."""
+    return folded(holders.table, block, column >> 6)
+
+
+@bare
 def row_of(holders: Holders, block: np.uint64, column: Int) -> np.int64:
     """The row for this block and the column's word, made where there is none yet (with no bit set)."""
-    key = folded(holders.table, block, column >> 6)
+    key = key_of(holders, block, column)
     row = find(holders.table, key)
     return insert(holders.table, key) if row < 0 else row
+
+
+@bare
+def has_bit(holders: Holders, row: Int, column: Int) -> bool:
+    """Whether the column holds the row's block."""
+    return bool(holders.masks[row] & _ONE << np.uint64(column & 63))
 
 
 @bare

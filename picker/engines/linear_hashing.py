@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from picker.engines.fence import fence
 from picker.engines.kernels import bare, inlined
+from picker.engines.prefetch import prefetch
 
 Int = int | np.int64
 """What kernels count with: numba makes a signed 64-bit number of either."""
@@ -27,6 +28,8 @@ LIVE, USED, FREE_HEAD, BUCKETS, MASK, SALT, LINKS = range(7)
 less than the power of two above the number of buckets, the salt of `folded`, and a count of changes to the links, odd
 while one is under way."""
 DEFAULT_SALT = 0x9E3779B97F4A7C15
+_SPLITS_AHEAD = 8
+"""Whose rows are asked for early."""
 _STEPS, _TRIES = 64, 4
 """A reader in another process follows so many links at most, and looks so often for what it cannot find."""
 
@@ -131,6 +134,20 @@ def find(table: Table, key: np.uint64) -> np.int64:
 
 
 @inlined
+def expect(table: Table, key: np.uint64) -> None:
+    """Have the key's bucket at hand when it is asked for."""
+    prefetch(table.heads, _bucket(table, key))
+
+
+@inlined
+def expect_row(table: Table, key: np.uint64) -> None:
+    """As `expect`, some time after it: have the first row of the bucket at hand."""
+    row = np.int64(table.heads[_bucket(table, key)]) - 1
+    prefetch(table.keys, row)
+    prefetch(table.following, row)
+
+
+@inlined
 def glance(table: Table, key: np.uint64) -> np.int64:
     """As `find`, beside a process that changes the table: -1 also where the row is on the move."""
     row = np.int64(table.heads[_bucket(table, key)]) - 1
@@ -226,6 +243,9 @@ def _split(table: Table) -> None:
     keys, heads, following, state = table.keys, table.heads, table.following, table.state
     new, mask = state[BUCKETS], state[MASK]
     old = new & (mask >> 1)
+    later = np.int64(heads[min(old + _SPLITS_AHEAD, new)]) - 1
+    prefetch(keys, later)
+    prefetch(following, later)
     first = row = np.int64(heads[old]) - 1
     while first >= 0 and np.int64(keys[first] & np.uint64(mask)) != new:
         first = np.int64(following[first]) - 1
