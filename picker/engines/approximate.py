@@ -27,9 +27,7 @@ from picker.engines.linear_hashing import (
     folded,
     insert,
     plain,
-    unfolded,
 )
-from picker.engines.prefetch import prefetch
 from picker.engines.rows import Column
 from picker.pool.view import Slots
 from picker.requests.request import Chain
@@ -220,7 +218,7 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
                 if slots[_HELD, slot] == 0:
                     uses.state[_REFUSED] += 1
                     continue
-                _drop_oldest(uses, slot)
+                _drop(uses, slot, slots[_OLDEST, slot] - 1)
             row = insert(table, key)
             if holder < 0:
                 holder = insert(holders.table, holder_key)
@@ -287,29 +285,21 @@ def _expire(uses: _Uses, slot: int, expired: float, most: int) -> None:
         oldest = uses.slots[_OLDEST, slot] - 1
         if oldest < 0 or uses.used_at[oldest] >= expired:
             break
-        _drop_oldest(uses, slot)
+        _drop(uses, slot, oldest)
 
 
 @bare
 def _shrink(bundle: Bundle, slot: int, held: int) -> None:
     uses = _unbundled(bundle)
     while uses.slots[_HELD, slot] > held:
-        _drop_oldest(uses, slot)
+        _drop(uses, slot, uses.slots[_OLDEST, slot] - 1)
 
 
 @bare
-def _drop_oldest(uses: _Uses, slot: int) -> None:
-    table, holders = uses.table, uses.holders
-    row = uses.slots[_OLDEST, slot] - 1
-    after = np.int64(uses.newer[row]) - 1
-    if after >= 0:  # goes next
-        expect(table, table.keys[after])
-        expect(holders.table, key_of(holders, unfolded(table, table.keys[after], slot), slot))
-        prefetch(holders.masks, uses.holder[after])
-        prefetch(table.keys, np.int64(uses.newer[after]) - 1)
+def _drop(uses: _Uses, slot: int, row: Int) -> None:
     _unlink(uses, slot, row)
-    clear_bit(holders, np.int64(uses.holder[row]), slot)
-    delete(table, row)
+    clear_bit(uses.holders, np.int64(uses.holder[row]), slot)
+    delete(uses.table, row)
     uses.slots[_HELD, slot] -= 1
 
 
