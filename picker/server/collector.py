@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 STANDING_S = 0.25
 """Between two letters on how the watch stands."""
-TAKE_S = 0.01
+TAKE_S = 0.02
 """Between two looks at where workers placed prompts."""
 REBUILD_S = 30.0
 """A new collector's index stays untold for so long at most while engines replay their past."""
