@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from picker.engines import bundle as arrays_as_one
-from picker.engines.bundle import Bundle, bundling
+from picker.engines.bundle import Bundle
 from picker.engines.rows import Column, Rows
-from picker.engines.table import MAX_HARDWARE
 from picker.learning import (
     baseline,
     decision,
@@ -26,15 +25,14 @@ from picker.learning import (
     tree_code,
 )
 from picker.learning import features as known_features
+from picker.learning import ready as model_arrays
 from picker.learning.compiled import built_of, vector
 from picker.learning.decision import COLUMNS, COST, Stakes
 from picker.learning.exploration import preferred
-from picker.learning.features import TPOT_TERMS, TTFT_TERMS, Matrix
-from picker.learning.forest import NO_FOREST, Forest
-from picker.learning.model import Model
+from picker.learning.features import Matrix
 from picker.learning.pressure import Pressure
-from picker.learning.quickscorer import LANES, Bits, Float, Indices, add_scores
-from picker.learning.ranges import SLACK, bounds
+from picker.learning.quickscorer import LANES, Float, add_scores
+from picker.learning.ready import Ready, blank, ready, unbundled
 from picker.learning.reuse import Reuse
 from picker.learning.steps import (
     BATCH,
@@ -50,7 +48,6 @@ from picker.learning.steps import (
     RUNNING,
     SCRATCH,
     SINCE,
-    TREES,
     USAGE,
     WAITING,
     WORK,
@@ -65,69 +62,6 @@ from picker.learning.steps import (
     outside,
     terms,
 )
-
-
-class Arrays(NamedTuple):
-    """A model as the kernel reads it."""
-
-    ttft_base: Matrix
-    """Shape (TTFT_TERMS, MAX_HARDWARE)."""
-    tpot_base: Matrix
-    lowest: Float
-    """Shape (TREE_FEATURES,): below it the model guesses."""
-    highest: Float
-    ttft_splits: Indices
-    ttft_thresholds: Float
-    ttft_masks: Bits
-    ttft_leaves: Float
-    tpot_splits: Indices
-    tpot_thresholds: Float
-    tpot_masks: Bits
-    tpot_leaves: Float
-
-
-class Ready(NamedTuple):
-    """A model as the kernel takes it."""
-
-    bundle: Bundle
-    arrays: Arrays
-    """Where it points to."""
-
-
-def ready(model: Model) -> Ready:
-    """Made once per model. Raises ValueError for trees of other features."""
-    arrays = _arrays(model)
-    return Ready(_bundled(arrays), arrays)
-
-
-def _arrays(model: Model) -> Arrays:
-    for forest in (model.ttft_trees, model.tpot_trees):
-        if len(forest) and forest.features != TREES:
-            raise ValueError(f"trees of {forest.features} features, not {TREES}")
-    lowest, highest = bounds(model.lowest, model.highest, SLACK)
-    # Copied, since what was sent may not be written to, which is another type.
-    return Arrays(
-        np.array(model.ttft_base.T, order="C"),
-        np.array(model.tpot_base.T, order="C"),
-        lowest,
-        highest,
-        *_trees(model.ttft_trees),
-        *_trees(model.tpot_trees),
-    )
-
-
-def _trees(forest: Forest) -> tuple[Indices, Float, Bits, Float]:
-    return forest.split_features.copy(), forest.thresholds.copy(), forest.masks.copy(), forest.leaves.copy()
-
-
-def _blank() -> Model:
-    ttft, tpot = np.zeros((MAX_HARDWARE, len(TTFT_TERMS))), np.zeros((MAX_HARDWARE, len(TPOT_TERMS)))
-    bound = np.zeros(TREES, np.float32)
-    return Model(0, 0, ttft, tpot, NO_FOREST, NO_FOREST, bound, bound)
-
-
-_bundled, _unbundled = bundling(_arrays(_blank()))
-
 
 PICKS = 3
 NUMBER, SEEN, PICKED_AT = range(PICKS)
@@ -231,7 +165,7 @@ def _judge(
     columns: Matrix,
     known: Float,
 ) -> tuple[int, bool, bool, int, float]:
-    n, seen, model = len(slots), picks[SEEN], _unbundled(bundle)
+    n, seen, model = len(slots), picks[SEEN], unbundled(bundle)
     s = np.empty(SCRATCH)
     said = np.empty((2, LANES), np.float32)
     classes = np.full(LANES, -1)
@@ -284,6 +218,7 @@ def _judge(
 
 _PARTS = (
     arrays_as_one,
+    model_arrays,
     decision,
     elementary,
     exploration,
@@ -305,7 +240,7 @@ def warm() -> None:
     request = Stakes(prompt_tokens=1.0, output_tokens=1.0, decode_weight=0.0, congestion=0.0)
     first = zero.astype(np.intp)
     columns = {name: zero for name in Rows.__struct_fields__ if name not in ("slots", "hardware")}
-    judge_rows(ready(_blank()), Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
+    judge_rows(ready(blank()), Rows(slots=first, hardware=first, **columns), nobody, request, 0.0)
     preferred(zero, zero, 0, 1.0, 0.0, 0.0, np.zeros((2, 1)))
     reuse.warm()
     baseline.warm()

@@ -22,7 +22,7 @@ from picker.learning.experience import EXPERIENCE, LONGEST_MS, Experience, joine
 from picker.learning.exploration import bonus
 from picker.learning.features import features
 from picker.learning.guard import Guard, Outcome
-from picker.learning.kernel import NUMBER, PICKED_AT, SEEN, Places, Ready, judge_rows, ready
+from picker.learning.kernel import NUMBER, PICKED_AT, SEEN, Places, judge_rows
 from picker.learning.lengths import OutputLengths
 from picker.learning.model import (
     NOT_CORRECTED,
@@ -37,6 +37,7 @@ from picker.learning.prediction import Compiled, Foresight, Opinion, Prediction
 from picker.learning.pressure import Pressure
 from picker.learning.quickscorer import COMPILED
 from picker.learning.ranges import SLACK, outside, unknown_ground
+from picker.learning.ready import Ready, ready
 from picker.learning.recent import Recent
 from picker.learning.reuse import Reuse
 from picker.learning.thinning import Thinning

@@ -36,8 +36,6 @@ Endpoints whose KV cache is known to be too small for the prompt are left out: t
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
@@ -51,6 +49,7 @@ from picker.learning.guard import Mode, Reason
 from picker.learning.prediction import Foresight
 from picker.learning.training import Parts
 from picker.policies import multiplicative
+from picker.policies.learned_reasons import Reasons
 from picker.policies.policy import Facts, Scores
 from picker.requests.request import Request
 
@@ -278,34 +277,3 @@ def _first(cost: Column, row: int) -> Column:
     changed = cost.copy()
     changed[row] = np.minimum.reduce(cost) - 1.0
     return changed
-
-
-@dataclass(slots=True, eq=False)
-class Reasons(Mapping[str, Column]):
-    """The columns behind a decision, made when one is looked at; the decision log looks at few."""
-
-    said: Judgement
-    rule_cost: Column
-    decode_weight: float
-    congestion: float
-
-    def __getitem__(self, name: str) -> Column:
-        return _REASONS[name](self)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_REASONS)
-
-    def __len__(self) -> int:
-        return len(_REASONS)
-
-
-_REASONS: Mapping[str, Callable[[Reasons], Column]] = {
-    "predicted_ttft_ms": lambda of: of.said.ttft_ms,
-    "predicted_tpot_ms": lambda of: of.said.tpot_ms,
-    "correction": lambda of: of.said.correction,
-    "own_ms": lambda of: of.said.own_ms,
-    "decode_ms": lambda of: of.decode_weight * of.said.decode_ms,
-    "eviction_ms": lambda of: of.congestion * of.said.eviction_ms,
-    "marginal_ms": lambda of: of.said.cost - of.said.own_ms,
-    "rule_cost": lambda of: of.rule_cost,
-}

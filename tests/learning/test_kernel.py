@@ -16,11 +16,12 @@ from picker.learning import learner as module
 from picker.learning.decision import COST, Stakes, Weights
 from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS, features
 from picker.learning.forest import NO_FOREST, Forest, fit_forest
-from picker.learning.kernel import PICKED_AT, SEEN, ready
+from picker.learning.kernel import PICKED_AT, SEEN
 from picker.learning.learner import Learner
 from picker.learning.model import Model
 from picker.learning.prediction import Compiled, Opinion, Prediction
 from picker.learning.quickscorer import COMPILED
+from picker.learning.ready import ready
 from picker.policies.example import example_request, example_rows
 
 NOW = 100.0
