@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picker.engines.bundle import Bundle, bundling
-from picker.engines.holders import Holders, clear_bit, has_bit, key_of, leading, no_holders, set_bit
+from picker.engines.holders import Holders, clear_bit, key_of, leading, no_holders, row_of, set_bit
 from picker.engines.index import Shelf
 from picker.engines.kernels import bare, kernel
 from picker.engines.linear_hashing import (
@@ -207,10 +207,8 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
         if i >= _AHEAD:
             expect_row(table, folded(table, chain[i - _AHEAD], slot))
             expect_row(holders.table, key_of(holders, chain[i - _AHEAD], slot))
-        key, holder_key = folded(table, chain[i], slot), key_of(holders, chain[i], slot)
-        holder, row = find(holders.table, holder_key), np.int64(-1)
-        if holder >= 0 and has_bit(holders, holder, slot):
-            row = find(table, key)
+        key = folded(table, chain[i], slot)
+        row = find(table, key)
         if row >= 0:
             _unlink(uses, slot, row)
         else:
@@ -220,8 +218,7 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
                     continue
                 _drop(uses, slot, slots[_OLDEST, slot] - 1)
             row = insert(table, key)
-            if holder < 0:
-                holder = insert(holders.table, holder_key)
+            holder = row_of(holders, chain[i], slot)
             set_bit(holders, holder, slot)
             uses.holder[row] = holder
             slots[_HELD, slot] += 1

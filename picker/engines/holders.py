@@ -84,12 +84,6 @@ def row_of(holders: Holders, block: np.uint64, column: Int) -> np.int64:
 
 
 @bare
-def has_bit(holders: Holders, row: Int, column: Int) -> bool:
-    """Whether the column holds the row's block."""
-    return bool(holders.masks[row] & _ONE << np.uint64(column & 63))
-
-
-@bare
 def set_bit(holders: Holders, row: Int, column: Int) -> bool:
     """The column holds the row's block. False when it did already."""
     bit = _ONE << np.uint64(column & 63)
