@@ -77,12 +77,12 @@ def picks(blocks: int, repeats: int = 300) -> dict[str, float]:
     index, rng = ApproximateIndex(), np.random.default_rng(0)
     slots, other, figures = np.arange(8, dtype=np.intp), np.ones(8 << 20, np.uint64), dict[str, float]()
     groups = [rng.integers(1, 1 << 63, 128, dtype=np.uint64) for _ in range(64)]
-    for slot in slots:
-        index.set_capacity(int(slot), blocks // len(slots))
+    for slot in range(len(slots)):
+        index.set_capacity(slot, blocks // len(slots))
         for _ in range(blocks // len(slots) // BATCH + 1):
-            index.touch(int(slot), rng.integers(1, 1 << 63, BATCH, dtype=np.uint64), 0.0)
+            index.touch(slot, rng.integers(1, 1 << 63, BATCH, dtype=np.uint64), 0.0)
         for group in groups:
-            index.touch(int(slot), group, 0.0)
+            index.touch(slot, group, 0.0)
 
     def us(slot: int, chain: Chain, touch: bool) -> float:
         start = time.thread_time_ns()
