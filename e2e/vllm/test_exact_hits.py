@@ -24,7 +24,7 @@ from picker.engines.index import PrefixIndex
 from picker.engines.kv_feed import KvFeed
 from picker.pool.view import Endpoint, Pool
 from picker.requests.blocks import chain_tokens, root
-from picker.requests.reader import Reader, ReaderSettings
+from picker.requests.reader import Reader, ReaderSettings, text_block_tokens
 from picker.requests.request import Request
 from picker.routing.hits import PrefixHits
 from picker.server.vllm_install import VllmInstall
@@ -119,7 +119,7 @@ class TextMode:
     def __init__(self, session: Session) -> None:
         picks = ApproximateIndex()
         self._hits = PrefixHits(PrefixIndex(), picks, ApproximateIndex())
-        picks.set_capacity(SLOT, int(session.kv_tokens / reader_for(session, {}).text_block_tokens))
+        picks.set_capacity(SLOT, int(session.kv_tokens / text_block_tokens(session.engine.block_size)))
         self._pairs: list[tuple[float, Answer]] = []
 
     def compare(self, reader: Reader, request: Request, answer: Answer) -> None:
