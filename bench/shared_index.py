@@ -32,6 +32,7 @@ from picker.shared.flights import SharedFlights, flights_of, keep_flights
 from picker.shared.index import IndexReader, SharedShelf
 from picker.shared.picks import PicksOfAll, SharedPicks
 from picker.shared.placements import local_ring
+from picker.shared.told import Told
 
 ENDPOINTS, CHAIN, BATCH = 1024, 256, 1000
 SIZES = (4, 64, 256, 1024)
@@ -113,15 +114,16 @@ def placement_figures(folder: Path, blocks: int, rng: np.random.Generator) -> di
     """What a prompt of so many blocks costs: its worker, the collector, another worker, and a process alone."""
     ring, most, slots, repeats = local_ring(), 2_000_000, np.arange(64, dtype=np.intp), 1000
     shelves = [SharedShelf(folder, name, most) for name in ("picks", "recent")]
-    collector, alone = PicksOfAll([ring], *shelves, max_blocks=most), ApproximateIndex()
-    writes, reads = SharedPicks(ring, recent=False), SharedPicks(ring, recent=False)
+    known = np.zeros(1, np.int64)
+    collector, alone = PicksOfAll([ring], known, *shelves, max_blocks=most), ApproximateIndex()
+    writes, reads = SharedPicks(Told(ring), recent=False), SharedPicks(Told(local_ring()), recent=False)
     change = Pool().replace(view_of(len(slots)).endpoints)
     collector.follow(change)
     collector.warm()
     for worker in (writes, reads):
         worker.follow(change.view, len(slots))
         worker.warm()
-    reads.read(folder, "picks", most, 0.0)
+    reads.read(folder, "picks", most, known, 0.0)
     prompts = rng.integers(1, 1 << 63, (repeats, blocks), dtype=np.uint64)
     on = rng.integers(len(slots), size=repeats).tolist()
     first, again, third = (iter(zip(on, prompts, [0.0] * repeats, strict=True)) for _ in range(3))

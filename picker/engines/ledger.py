@@ -44,7 +44,7 @@ class Sharing(Protocol):
     """The other workers of this picker: told of what we count, asked for what they do. No call waits."""
 
     def publish(self, columns: Columns, slot: int) -> None: ...
-    def others(self) -> Columns: ...
+    def seen(self, own: Columns, slots: Slots) -> Columns: ...
 
 
 @dataclass(slots=True)
@@ -120,14 +120,9 @@ class Ledger:
 
     def seen(self, slots: Slots) -> Columns:
         """The columns of these slots, shape (9, N): ours together with what other workers count there."""
-        own = self.columns.take(slots, axis=1)
         if self._sharing is None:
-            return own
-        others = self._sharing.others().take(slots, axis=1)
-        both: Columns = own + others
-        for which in SINCE:
-            np.minimum(own[which], others[which], out=both[which])
-        return both
+            return self.columns.take(slots, axis=1)
+        return self._sharing.seen(self.columns, slots)
 
     def reserve(self, flight: int, slot: int, new_tokens: float, prompt_tokens: float, now: float) -> None:
         """Count a pick, at once. An id reserved again is a new pick of the same request: the first is released."""

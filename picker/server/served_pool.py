@@ -145,7 +145,7 @@ class ServedPool:
             self.metrics,
             PoolMetrics(self.router, self.name),
             *(self._watch.sources(self.router) if self._watch else []),
-            IndexMetrics({"picks" if self.share is None else "latest": self.picks}),
+            *([IndexMetrics({"picks": self.picks})] if isinstance(self.picks, ApproximateIndex) else []),
             *([self.learning.metrics] if self.learning else []),
             *([self._replicas] if self._replicas else []),
         ]

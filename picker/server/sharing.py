@@ -19,8 +19,9 @@ from picker.shared.flights import flights_of, keep_flights, land_all, mirror_of
 from picker.shared.index import IndexReader, SharedShelf
 from picker.shared.letters import Box, Letter
 from picker.shared.picks import MAX_BLOCKS, PicksOfAll, SharedPicks
-from picker.shared.placements import keep_ring, ring_of
+from picker.shared.placements import keep_known, keep_ring, known_of, ring_of
 from picker.shared.rows import Block
+from picker.shared.told import Told
 
 
 class KeptRows:
@@ -70,6 +71,7 @@ class CollectorsShare:
         self.picks_told = Letter(folder, f"picks-{pool}")
         self.picks_name = f"picks-{pool}-{os.getpid()}"
         self._rings = [ring_of(folder, _ring(pool, worker)) for worker in range(options.workers)]
+        self._kept_known = keep_known(folder, _known(self.picks_name), options.workers)
         self._folder = folder
 
     def shelf(self) -> SharedShelf:
@@ -83,7 +85,8 @@ class CollectorsShare:
 
     def picks(self, shelves: tuple[SharedShelf, SharedShelf]) -> PicksOfAll:
         """What takes in where the workers placed prompts."""
-        return PicksOfAll(self._rings, *shelves)
+        known = known_of(self._folder, _known(self.picks_name), len(self._rings), writes=True)
+        return PicksOfAll(self._rings, known, *shelves)
 
     def engines(self, table: EngineTable) -> EngineRows:
         """Where scrapes are published that are in this table."""
@@ -104,9 +107,10 @@ class WorkersShare:
         self.index = IndexReader()
         self._index_name = Box(folder, f"index-{pool}")
         ring = ring_of(folder, _ring(pool, own), writes=True)
-        self.picks, self.recent = SharedPicks(ring, recent=False), SharedPicks(ring, recent=True)
+        told = Told(ring)
+        self.picks, self.recent = SharedPicks(told, recent=False), SharedPicks(told, recent=True)
         self._picks_name = Box(folder, f"picks-{pool}")
-        self._folder = folder
+        self._folder, self._own, self._workers = folder, own, options.workers
 
     def follow(self, view: PoolView, capacity: int) -> None:
         """Our slots are these endpoints' from now on."""
@@ -125,8 +129,10 @@ class WorkersShare:
         if (name := self._index_name.news()) is not None:
             self.index.read(self._folder, name.decode(), DEFAULT_MAX_PAIRS)
         if (name := self._picks_name.news()) is not None:
-            self.picks.read(self._folder, name.decode(), MAX_BLOCKS, now)
-            self.recent.read(self._folder, _recent(name.decode()), MAX_BLOCKS, now)
+            told = name.decode()
+            known = known_of(self._folder, _known(told), self._workers)[self._own : self._own + 1]
+            self.picks.read(self._folder, told, MAX_BLOCKS, known, now)
+            self.recent.read(self._folder, _recent(told), MAX_BLOCKS, known, now)
 
 
 def run_folder(options: ServeOptions) -> Path:
@@ -146,6 +152,10 @@ def _flights(pool: int, worker: int) -> str:
 
 def _ring(pool: int, worker: int) -> str:
     return f"placements-{pool}-{worker}"
+
+
+def _known(picks: str) -> str:
+    return f"{picks}-known"
 
 
 def _recent(picks: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from picker.shared.rows import CAPACITY, USED, Block, Values, publish
+from picker.shared.rows import CAPACITY, USED, Block, Values, publish, writing
 
 
 class ByKey:
@@ -14,7 +14,7 @@ class ByKey:
     """
 
     def __init__(self, block: Block, empty: Values) -> None:
-        self._block, self._empty = block, np.ascontiguousarray(empty[:, None])
+        self._block, self._writing, self._empty = block, writing(block), np.ascontiguousarray(empty[:, None])
         self._rows: dict[int, int] = {}
         self._free: list[int] = []
         for row in range(int(block.head[USED])):
@@ -32,11 +32,11 @@ class ByKey:
             if row >= CAPACITY:
                 return
             self._rows[key] = row
-        publish(self._block, row, np.uint64(key), column, 0)
+        publish(self._writing, row, np.uint64(key), column, 0)
 
     def keep_only(self, keys: Iterable[int]) -> None:
         """Nobody else has a row any more."""
         for gone in set(self._rows) - set(keys):
             row = self._rows.pop(gone)
-            publish(self._block, row, np.uint64(0), self._empty, 0)
+            publish(self._writing, row, np.uint64(0), self._empty, 0)
             self._free.append(row)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from picker.engines.kernels import kernel
 from picker.engines.ledger import EMPTY, SINCE
-from picker.pool.view import PoolView
+from picker.engines.table import Columns
+from picker.pool.view import PoolView, Slots
 from picker.shared.memory import Kept
-from picker.shared.mirror import Mirror, keys_of
-from picker.shared.rows import CAPACITY, Block, Keys, Values, attach, keep, local, publish, vacate
+from picker.shared.mirror import Mirror, Together, keys_of, renew
+from picker.shared.rows import CAPACITY, Block, Keys, Values, attach, keep, local, publish, vacate, writing
 
 _LEAST = np.isin(np.arange(len(EMPTY)), SINCE)
 
@@ -43,12 +45,14 @@ class SharedFlights:
     """One worker's side: what its ledger tells, and what the ledgers of the others told. Neither call waits."""
 
     def __init__(self, own: Block, others: Sequence[Block]) -> None:
-        self._own = own
+        self._own, self._writing = own, writing(own)
         land_all(own)
         self._mirror = mirror_of(others)
         self._keys: Keys = np.zeros(0, np.uint64)
         column = np.ascontiguousarray(EMPTY[:, None])
-        publish(own, 0, np.uint64(0), column, 0)  # compiled here, not at the first pick
+        # Compiled here, not at the first pick.
+        publish(self._writing, 0, np.uint64(0), column, 0)
+        self.seen(column, np.zeros(1, np.intp))
 
     def follow(self, view: PoolView, capacity: int) -> None:
         """The slots of our ledger are these endpoints' from now on."""
@@ -58,9 +62,22 @@ class SharedFlights:
     def publish(self, columns: Values, slot: int) -> None:
         """Our flights on `slot` are `columns[:, slot]`."""
         if slot < min(CAPACITY, len(self._keys)) and self._keys[slot]:
-            publish(self._own, slot, self._keys[slot], columns, slot)
+            publish(self._writing, slot, self._keys[slot], columns, slot)
 
-    def others(self) -> Values:
-        """The flights of all others by our slots, as of now; shape (9, slots)."""
-        self._mirror.refresh()
-        return self._mirror.columns
+    def seen(self, own: Columns, slots: Slots) -> Columns:
+        """The flights of all on these slots, shape (9, N), ours being those in `own`, shape (9, slots)."""
+        together: Columns = _seen(self._mirror.bundle, self._mirror.columns, own, slots)
+        return together
+
+
+@kernel
+def _seen(mirror: Together, others: Columns, own: Columns, slots: Slots) -> Columns:
+    renew(mirror)
+    both = np.empty((len(own), len(slots)))
+    for j in range(len(slots)):
+        if slots[j] >= own.shape[1]:
+            raise IndexError("no such slot")
+        for i in range(len(own)):
+            ours, theirs = own[i, slots[j]], others[i, slots[j]] if slots[j] < others.shape[1] else EMPTY[i]
+            both[i, j] = min(ours, theirs) if _LEAST[i] else ours + theirs
+    return both

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from picker.engines.bundle import Bundle, bundling
-from picker.engines.holders import Holders, holders_in, leading
+from picker.engines.holders import holders_in, leading
 from picker.engines.kernels import kernel
 from picker.engines.linear_hashing import plain
 from picker.engines.rows import Column
@@ -22,7 +22,7 @@ from picker.pool.view import PoolView, Slots
 from picker.requests.request import Chain
 from picker.shared.memory import Kept, mapped
 from picker.shared.mirror import Mirror, keys_of
-from picker.shared.rows import CAPACITY, Values, attach, keep, publish
+from picker.shared.rows import CAPACITY, Values, attach, keep, publish, writing
 
 _NOWHERE = np.array([-1.0])
 
@@ -57,6 +57,7 @@ class SharedShelf:
         self._kept.callback(keep(folder, _columns(name), 1).close)
         self._arena = _Arena(mapped(folder, name, size, writes=True))
         self._columns = attach(folder, _columns(name), 1, writes=True)
+        self._writing = writing(self._columns)
         self._keys = keys_of(PoolView())
         self._column: Values = np.empty((1, 1))
 
@@ -73,7 +74,7 @@ class SharedShelf:
         if slot < CAPACITY:
             key = self._keys[slot] if slot < len(self._keys) else np.uint64(0)
             self._column[0, 0] = column
-            publish(self._columns, slot, key, self._column, 0)
+            publish(self._writing, slot, key, self._column, 0)
 
     def close(self) -> None:
         """Nobody can map it any more; those who did keep what they have."""
@@ -84,8 +85,8 @@ class IndexReader:
     """A reader's side: the same answers as the writer's `PrefixIndex.matched`, by our own slots. Empty until told."""
 
     def __init__(self) -> None:
-        self._holders: Holders | None = None
-        self._bundle: Bundle | None = None
+        self._holders = holders_in(bytes, 2)
+        self._bundle: Bundle = _bundled(self._holders)
         self._columns = Mirror([], _NOWHERE, np.zeros(1, np.bool_))
         self._view, self._capacity = PoolView(), 1
 
@@ -106,11 +107,13 @@ class IndexReader:
 
     def matched(self, chain: Chain, slots: Slots) -> Column:
         """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,)."""
-        if self._bundle is None:
-            return np.zeros(len(slots))
-        self._columns.refresh()
-        depths: Column = _matched(self._bundle, plain(chain), self._columns.columns[0], slots)
+        depths: Column = held(*self.state(), plain(chain), slots)
         return depths
+
+    def state(self) -> tuple[Bundle, Column]:
+        """What `held` reads, as of now."""
+        self._columns.refresh()
+        return self._bundle, self._columns.columns[0]
 
     def clear(self, slot: int) -> None:
         """The writer does that."""
@@ -120,7 +123,8 @@ _bundled, _unbundled = bundling(holders_in(bytes, 2))  # of memory that is read 
 
 
 @kernel
-def _matched(bundle: Bundle, chain: Chain, columns: Column, slots: Slots) -> Column:
+def held(bundle: Bundle, columns: Column, chain: Chain, slots: Slots) -> Column:
+    """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,)."""
     holders = _unbundled(bundle)
     wanted = np.full(len(slots), -1, np.int64)
     width = 0

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from picker.engines.fence import fence
 from picker.engines.kernels import bare
-from picker.engines.linear_hashing import Int, anonymous, plain
+from picker.engines.linear_hashing import Int, anonymous
 from picker.requests.request import Chain
 from picker.shared.memory import Kept, mapped
-from picker.shared.rows import Keys
+from picker.shared.rows import Counts, Keys
 
 TOLD, WORDS = 0, 1
-_KEY, _START, _LENGTH = 0, 1, 2
-_RECENT = np.uint64(1 << 63)
+KEY, START, LENGTH, FIRST = 0, 1, 2, 3
+RECENT = np.uint64(1 << 63)
 _HEAD_BYTES = 64
 
 
@@ -49,7 +49,7 @@ class Ring(NamedTuple):
     """Entries told so far, and words given out so far."""
     entries: NDArray[np.uint64]
     """Shape (entries, 4), entry i in row i % entries: the endpoint's key, the number of its first word, its words with
-    the highest bit for a recent one, and nothing, so that two entries share a cache line."""
+    the highest bit for a recent one, and the first of them."""
     words: NDArray[np.uint64]
     """Word i is at i % words."""
 
@@ -82,6 +82,16 @@ def local_ring(size: RingSize = USUAL) -> Ring:
     return _ring(anonymous(size.nbytes), size)
 
 
+def keep_known(folder: Path, name: str, rings: int) -> Kept:
+    """Where a reader says, per ring, how many of its entries it has made known. Raises OSError."""
+    return Kept(folder, name, 8 * rings)
+
+
+def known_of(folder: Path, name: str, rings: int, *, writes: bool = False) -> Counts:
+    """These counts, shape (rings,). Raises OSError, ValueError as `mapped` does."""
+    return np.frombuffer(mapped(folder, name, 8 * rings, writes=writes), np.int64)
+
+
 def _ring(memory: mmap, size: RingSize) -> Ring:
     words_at = _HEAD_BYTES + 32 * size.entries
     return Ring(
@@ -91,18 +101,14 @@ def _ring(memory: mmap, size: RingSize) -> Ring:
     )
 
 
-def tell(ring: Ring, key: np.uint64, recent: bool, chain: Chain) -> None:
-    """A prompt of these blocks went to the endpoint of this key. The writer's side."""
-    _tell(ring, key, recent, plain(chain))
-
-
 class RingReader:
     """The reader's side. Begins with the oldest entry that is still there."""
 
     def __init__(self, ring: Ring, most: int = 1024) -> None:
         """`most`: entries of one batch."""
         self._ring = ring
-        self._at = max(0, int(ring.head[TOLD]) - len(ring.entries) + 1)
+        self.at = max(0, int(ring.head[TOLD]) - len(ring.entries) + 1)
+        """Entries that were taken or lost."""
         self._batch = Batch(
             np.zeros(most, np.uint64),
             np.zeros(most, np.bool_),
@@ -114,27 +120,29 @@ class RingReader:
 
     def take(self) -> Batch | None:
         """What was told since the last time, or as much of it as fits; None where nothing was. Good until the next."""
-        if int(self._ring.head[TOLD]) == self._at:
+        if int(self._ring.head[TOLD]) == self.at:
             return None
         batch = self._batch
-        at, count, lost = _take(self._ring, self._at, *batch)
-        self._at = int(at)
+        at, count, lost = _take(self._ring, self.at, *batch)
+        self.at = int(at)
         self.lost += int(lost)
         words = int(batch.ends[count - 1]) if count else 0
         return Batch(batch.keys[:count], batch.recent[:count], batch.ends[:count], batch.blocks[:words])
 
 
 @bare
-def _tell(ring: Ring, key: np.uint64, recent: bool, chain: Chain) -> None:
+def tell(ring: Ring, key: np.uint64, recent: bool, chain: Chain) -> None:
+    """A prompt of these blocks, contiguous, went to the endpoint of this key. The writer's side."""
     head, entry = ring.head, ring.head[TOLD] % len(ring.entries)
     start, length = head[WORDS], min(len(chain), len(ring.words))
     head[WORDS] = start + length
     fence()  # who still copies what is overwritten now must find this count, or that of the entry before
     for i in range(length):
         ring.words[(start + i) % len(ring.words)] = chain[i]
-    ring.entries[entry, _KEY] = key
-    ring.entries[entry, _START] = np.uint64(start)
-    ring.entries[entry, _LENGTH] = np.uint64(length) | (_RECENT if recent else np.uint64(0))
+    ring.entries[entry, KEY] = key
+    ring.entries[entry, START] = np.uint64(start)
+    ring.entries[entry, LENGTH] = np.uint64(length) | (RECENT if recent else np.uint64(0))
+    ring.entries[entry, FIRST] = chain[0] if length > 0 else np.uint64(0)
     fence()
     head[TOLD] += 1
 
@@ -157,8 +165,8 @@ def _take(
     at = first
     while at < told and count < len(keys):
         entry = at % room
-        key, length = ring.entries[entry, _KEY], ring.entries[entry, _LENGTH]
-        start, size = np.int64(ring.entries[entry, _START]), np.int64(length & ~_RECENT)
+        key, length = ring.entries[entry, KEY], ring.entries[entry, LENGTH]
+        start, size = np.int64(ring.entries[entry, START]), np.int64(length & ~RECENT)
         if 0 <= size <= words and end + size > len(blocks):
             break
         good = 0 <= size <= words and start >= 0
@@ -168,7 +176,7 @@ def _take(
         fence()
         good = good and ring.head[TOLD] - at < room and start + size <= ring.head[WORDS] <= start + words
         if good:
-            keys[count], recent[count] = key, length & _RECENT != np.uint64(0)
+            keys[count], recent[count] = key, length & RECENT != np.uint64(0)
             end += size
             ends[count] = end
             count += 1

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from picker.engines.bundle import Bundle, bundling
 from picker.engines.fence import fence
-from picker.engines.kernels import bare, kernel
+from picker.engines.kernels import bare
 from picker.engines.linear_hashing import anonymous
 from picker.shared.memory import Kept, mapped
 
@@ -64,6 +65,19 @@ def local(width: int) -> Block:
     return _block(anonymous(size(width)), width)
 
 
+def reading(block: Block) -> Block:
+    """The same block, not to be written to."""
+    views = Block(block.head.view(), block.counts.view(), block.keys.view(), block.values.view())
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
+def writing(block: Block) -> Bundle:
+    """For `publish`; it keeps nothing alive."""
+    return _bundled(block)
+
+
 def _block(memory: mmap, width: int) -> Block:
     counts_at = _HEAD_BYTES
     keys_at = counts_at + 8 * CAPACITY
@@ -76,9 +90,13 @@ def _block(memory: mmap, width: int) -> Block:
     )
 
 
-@kernel
-def publish(block: Block, row: int, key: np.uint64, columns: Values, at: int) -> None:
+_bundled, _unbundled = bundling(local(1))
+
+
+@bare
+def publish(writing: Bundle, row: int, key: np.uint64, columns: Values, at: int) -> None:
     """Row `row` is that of `key` and holds `columns[:, at]` from now on. `columns` has shape (width, any)."""
+    block = _unbundled(writing)
     half = (block.counts[row] + 1) & 1
     fence()  # who still copies this half must find the count changed
     block.keys[row, half] = key
@@ -93,9 +111,9 @@ def publish(block: Block, row: int, key: np.uint64, columns: Values, at: int) ->
 
 def vacate(block: Block, empty: Values) -> None:
     """Every row holds `empty`, shape (width,), and is nobody's: its writer is gone."""
-    column = np.ascontiguousarray(empty[:, None])
+    column, bundle = np.ascontiguousarray(empty[:, None]), writing(block)
     for row in range(int(block.head[USED])):
-        publish(block, row, np.uint64(0), column, 0)
+        publish(bundle, row, np.uint64(0), column, 0)
 
 
 @bare

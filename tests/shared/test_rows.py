@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from picker.pool.view import Endpoint, Pool, PoolView
 from picker.shared.mirror import Mirror, key_of
-from picker.shared.rows import Block, attach, keep, publish, vacate
+from picker.shared.rows import Block, attach, keep, publish, vacate, writing
 
 WIDTH = 9
 EMPTY = np.zeros(WIDTH)
@@ -38,7 +38,7 @@ def mirror(*blocks: Block, view: PoolView | None = None, least: tuple[int, ...] 
 
 
 def say(block: Block, row: int, endpoint: Endpoint, value: float) -> None:
-    publish(block, row, key_of(endpoint), np.full((WIDTH, 1), value), 0)
+    publish(writing(block), row, key_of(endpoint), np.full((WIDTH, 1), value), 0)
 
 
 class TestOneWriter:
@@ -134,7 +134,7 @@ def _hammer(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
     while True:
         columns += 1.0
         for row, endpoint in enumerate(ENDPOINTS):
-            publish(block, row, key_of(endpoint), columns, 0)
+            publish(writing(block), row, key_of(endpoint), columns, 0)
         ready.set()
 
 
