@@ -92,7 +92,11 @@ class Alone:
         return play
 
     def hear(self, message: bytes) -> Play:
-        return partial(self._conversation.receive, message)
+        def play() -> None:
+            if self._conversation.relay(message) is None:
+                self._conversation.receive(message)
+
+        return play
 
     def end(self) -> Play:
         return self._conversation.close

@@ -41,6 +41,7 @@ from picker.exchange.events import (
     ResponseStarted,
 )
 from picker.exchange.failures import Failure, Refusal, internal_error
+from picker.exchange.relay import relayed
 from picker.exchange.selection import narrowed, selected
 from picker.exchange.states import ENDINGS, TRANSITIONS, Input
 
@@ -131,6 +132,13 @@ class Exchange:
             self._learn_modes(heard)
         take = _TAKES.get(heard.part)
         return [ProtocolError("a message without a part that is known here")] if take is None else take(self, heard)
+
+    def relay(self, message: bytes) -> tuple[bytes, bytes] | None:
+        """The bytes and the reply, if this is a chunk in the midst of an echoed answer; else None, and no effect.
+
+        What `receive` says of one and `data_to_send` gives, without the way through events: no state changes by it.
+        """
+        return relayed(message) if self.state is states.ANSWERING and self._response_mode is _DUPLEX else None
 
     def answer(self, answer: Answer) -> bool:
         """Send the request to `answer.destinations` (at least one).

@@ -80,6 +80,14 @@ class Conversation:
             _TAKES[type(event)](self, event)
         return exchange.data_to_send()
 
+    def relay(self, message: bytes) -> bytes | None:
+        """The one reply to a chunk in the midst of an echoed answer; None for all else, which is to be received."""
+        usage = self._usage
+        if usage is None or (relayed := self._exchange.relay(message)) is None:
+            return None
+        usage.feed(relayed[0])
+        return relayed[1]
+
     def resume(self, result: Request | Exception) -> list[bytes]:
         """The slow reading ended: go on with the pick."""
         self.slow = None

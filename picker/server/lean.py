@@ -48,9 +48,13 @@ class Line:
     def send(self, messages: Iterable[bytes]) -> None:
         """Queue messages. Raises TooLong."""
         for message in messages:
-            if len(message) > self._shell.longest:
-                raise TooLong
-            self._wire.send_message(self.number, message)
+            self.say(message)
+
+    def say(self, message: bytes) -> None:
+        """Queue one. Raises TooLong."""
+        if len(message) > self._shell.longest:
+            raise TooLong
+        self._wire.send_message(self.number, message)
 
     def finish(self) -> None:
         """All is said: end with OK once it is out."""

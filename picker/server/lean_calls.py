@@ -25,10 +25,12 @@ class Process:
         self._waiting: deque[bytes | None] = deque()
 
     def message(self, data: bytes) -> None:
-        if self._reading is None:
-            self._say(self._stream.receive(data))
-        else:
+        if self._reading is not None:
             self._waiting.append(data)
+        elif (reply := self._stream.relay(data)) is not None:
+            self._line.say(reply)
+        else:
+            self._say(self._stream.receive(data))
 
     def half_closed(self) -> None:
         if self._reading is not None:

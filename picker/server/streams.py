@@ -103,6 +103,10 @@ class ProcessStream:
         service.metrics.streams_inflight += 1
         return conversation.receive(message)
 
+    def relay(self, message: bytes) -> bytes | None:
+        """The one reply to a message that changes nothing but what was said; None for one that is to be received."""
+        return None if self._conversation is None else self._conversation.relay(message)
+
     @property
     def calm(self) -> bool:
         """There is nothing to do but to write the replies: neither `slow` nor `done`."""

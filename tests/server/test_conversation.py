@@ -214,6 +214,21 @@ def test_an_echoed_answer_tells_all_its_facts(service: Service, clock: Clock) ->
     assert in_flight(service) == 0
 
 
+def test_what_a_relayed_chunk_tells_counts_and_only_the_first_chunk_goes_the_long_way(service: Service) -> None:
+    conversation = Conversation(service)
+    ask(conversation, response=FDS)
+    conversation.receive(response_headers(SSE))
+    chunk = response_body(b"data: %s\n\n" % json.dumps({"usage": USAGE}).encode())
+    assert conversation.relay(chunk) is None
+    conversation.receive(response_body(b"data: {}\n\n"))
+    relayed = conversation.relay(chunk)
+    assert relayed is not None
+    assert b"usage" in streamed_body(read([relayed]), "response_body")
+    assert conversation.relay(response_body(b"", end=True)) is None
+    conversation.receive(response_body(b"", end=True))
+    assert outcome(service).completion_tokens == 3
+
+
 def test_an_answer_that_breaks_off_is_released_and_not_complete(service: Service) -> None:
     conversation = Conversation(service)
     ask(conversation, response=FDS)
