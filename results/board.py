@@ -4,16 +4,25 @@ Ratios pair cells by seed: with one seed every policy meets the same requests at
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from picker.simulator.verdict import FEWEST_SEEDS, NAMEABLE, bootstrap_interval
-from results.grid import BASELINE, Place
+from results.grid import BASELINE
+from results.record import Load
 
+Played = TypeVar("Played", bound=Hashable)
+"""What was played: a trace on a pool, a case."""
 Cells = Mapping[str, Any]
+
+
+class Figure(Protocol):
+    """A number of a cell."""
+
+    def of(self, cell: Cells) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +62,23 @@ class Ratio:
         return least > 1 and self.value > 1 + NAMEABLE
 
 
-class Board:
-    """All cells by place, policy, load and `short`, then by seed."""
+class Board(Generic[Played]):
+    """All cells by what was played, policy, load and `short`, then by seed."""
 
-    def __init__(self, cells: Mapping[Place, Iterable[Cells]]) -> None:
-        self._at: dict[tuple[Place, str, float, int | None], dict[int, Cells]] = {}
+    def __init__(self, cells: Mapping[Played, Iterable[Cells]]) -> None:
+        self._at: dict[tuple[Played, str, Load, int | None], dict[int, Cells]] = {}
         for place, those in cells.items():
             for cell in those:
                 key = place, cell["policy"], cell["load"], cell["short"]
                 self._at.setdefault(key, {})[cell["seed"]] = cell
         self.policies = tuple(dict.fromkeys(policy for _, policy, _, _ in self._at))
 
-    def at(self, place: Place, policy: str, load: float, short: int | None = None) -> Mapping[int, Cells]:
+    def at(self, place: Played, policy: str, load: Load, short: int | None = None) -> Mapping[int, Cells]:
         """By seed; empty where it did not run."""
         return self._at.get((place, policy, load, short), {})
 
     def ratio(
-        self, metric: Metric, place: Place, policy: str, load: float, to: str = BASELINE, short: int | None = None
+        self, metric: Figure, place: Played, policy: str, load: Load, to: str = BASELINE, short: int | None = None
     ) -> Ratio | None:
         """Over the seeds that both have; None without any, or where something was not measured."""
         ours, theirs = self.at(place, policy, load, short), self.at(place, to, load, short)
@@ -80,19 +89,19 @@ class Board:
         ends = [math.exp(end) for end in bootstrap_interval(logs)] if len(logs) >= FEWEST_SEEDS else []
         return Ratio(math.exp(float(np.mean(logs))), len(logs), *ends)
 
-    def mean(self, metric: Metric, place: Place, policy: str, load: float) -> float | None:
+    def mean(self, metric: Figure, place: Played, policy: str, load: Load) -> float | None:
         """Over seeds; None where one has none."""
         values = [metric.of(cell) for cell in self.at(place, policy, load).values()]
         known = [value for value in values if value is not None]
         return float(np.mean(known)) if known and len(known) == len(values) else None
 
-    def lost(self, place: Place, policy: str, load: float) -> float | None:
+    def lost(self, place: Played, policy: str, load: Load) -> float | None:
         """Share of the requests that were not completed."""
         cells = self.at(place, policy, load).values()
         asked = sum(cell["requests"] for cell in cells)
         return 1 - sum(cell["completed"] for cell in cells) / asked if asked else None
 
-    def winners(self, metric: Metric, place: Place, load: float, policies: Sequence[str]) -> list[str]:
+    def winners(self, metric: Figure, place: Played, load: Load, policies: Sequence[str]) -> list[str]:
         """The lowest figure, and whoever cannot be told from it; the lowest first."""
         known = {policy: ratio for policy in policies if (ratio := self.ratio(metric, place, policy, load)) is not None}
         if not known:

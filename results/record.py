@@ -17,7 +17,9 @@ _PLAIN = (
     "goodput_share", "prefix_hit_ratio", "preemptions",
 )  # fmt: skip
 
-CellKey = tuple[str, float, int, int | None]
+Load = float | None
+"""As a share of capacity or in requests a second; None where what is played has one of its own."""
+CellKey = tuple[str, Load, int, int | None]
 """Policy, load, seed, and how many requests where it is not the whole stretch."""
 
 
@@ -81,8 +83,8 @@ def cell_key(cell: Mapping[str, Any]) -> CellKey:
 
 def write(path: Path, record: Record) -> None:
     """Whole or not at all; in an order that no run's history shows."""
-    cells = [record.cells[key] for key in sorted(record.cells, key=lambda key: (key[3] or 0, key[2], key[1], key[0]))]
-    lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)
+    keys = sorted(record.cells, key=lambda key: (key[3] or 0, key[2], key[1] or 0.0, key[0]))
+    lines = ",\n".join(json.dumps(record.cells[key], separators=(",", ":")) for key in keys)
     head = f'{{"key": "{record.key}", "capacity": {json.dumps(record.capacity)}, "cells": [\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

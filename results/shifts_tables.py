@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picker.simulator.learning_time import Windows, stays_better
-from results.board import P99, TPOT, TTFT, Board, Metric, Ratio
+from results.board import P99, TPOT, TTFT, Board, Figure, Metric, Ratio
 from results.shifts import ABLATED, ABLATIONS, BASELINE, BOUND, CASES, LEARNED, POLICIES, ROLLOUT, SEEDS, TAIL, Case
 from results.shifts_run import BIN_S
 from results.tables import LOST, NONE, table
@@ -48,7 +48,7 @@ def ratio_before(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[floa
     return mine[1] / mine[0] / (other[1] / other[0]) if mine[0] and other[1] else None
 
 
-def extent(board: Board) -> str:
+def extent(board: Board[Case]) -> str:
     lines = []
     for case in _known(board):
         cells = board.at(case, LEARNED, None)
@@ -59,7 +59,7 @@ def extent(board: Board) -> str:
     return table(("case", "seeds", "requests each", "seconds"), lines)
 
 
-def lost(board: Board) -> str:
+def lost(board: Board[Case]) -> str:
     """Share of requests that were not completed, where there are any; empty without."""
     lines = []
     for case in _known(board):
@@ -69,7 +69,7 @@ def lost(board: Board) -> str:
     return table(("case", *POLICIES), lines) if lines else ""
 
 
-def glance(board: Board) -> str:
+def glance(board: Board[Case]) -> str:
     """`learned` over both rules, whole cases."""
     figures = (TTFT, P99, TPOT)
     head = ["case", "seeds", *(f"{metric.name} to {rule}" for rule in RULES for metric in figures)]
@@ -80,7 +80,7 @@ def glance(board: Board) -> str:
     return table(head, lines)
 
 
-def targets(board: Board) -> str:
+def targets(board: Board[Case]) -> str:
     """What was aimed at in mean TTFT, as times better, and what came; how far from the better rule."""
     head = (
         "case", "target to prefix-and-load", "got", f"target to {BASELINE}", "got",
@@ -112,7 +112,7 @@ def aim(case: Case, rule: str) -> float | None:
     return 1.41 if case.name in (*LIKE, *CLOSE) else 1.9
 
 
-def worst_ratio(board: Board, case: Case, metric: Metric) -> float | None:
+def worst_ratio(board: Board[Case], case: Case, metric: Metric) -> float | None:
     """To the rule that is better in this metric."""
     ratios = [board.ratio(metric, case, LEARNED, None, to=rule) for rule in RULES]
     return None if None in ratios else max(ratio.value for ratio in ratios if ratio)
@@ -127,7 +127,7 @@ def times(ratio: Ratio | None, target: float | None) -> str:
     return f"**{text}**" if target is not None and better >= target else text
 
 
-def verdicts(board: Board) -> list[str]:
+def verdicts(board: Board[Case]) -> list[str]:
     """The targets in words: where they are met, and by how much they are missed."""
     told = []
     for rule in reversed(RULES):
@@ -152,7 +152,7 @@ def verdicts(board: Board) -> list[str]:
     return told
 
 
-def loses_more(board: Board, case: Case) -> bool:
+def loses_more(board: Board[Case], case: Case) -> bool:
     """Whether fewer of the requests are completed than under one of the rules."""
     ours, *theirs = (board.lost(case, policy, None) or 0.0 for policy in (LEARNED, *RULES))
     return ours > min(theirs) + LOST
@@ -162,7 +162,7 @@ def _listed(what: str, those: Sequence[str]) -> str:
     return f"{what}: {'; '.join(those)}." if those else f"{what}: none."
 
 
-def phases(board: Board) -> str:
+def phases(board: Board[Case]) -> str:
     head = ("case", "phase", f"{BASELINE}, ms", "TTFT", "P99", "TPOT", "TTFT to prefix-and-load")
     lines = []
     for case in (case for case in _known(board) if len(case.paces) > 1):
@@ -176,7 +176,7 @@ def phases(board: Board) -> str:
     return table(head, lines)
 
 
-def learning(board: Board) -> str:
+def learning(board: Board[Case]) -> str:
     """Per seed: from when on better, and what it cost until then."""
     lines = []
     for case in _known(board):
@@ -192,7 +192,7 @@ def learning(board: Board) -> str:
     return table(("case", "better from second", "TTFT until then"), lines)
 
 
-def reasons(board: Board) -> str:
+def reasons(board: Board[Case]) -> str:
     """Share of picks by who decided and why, all seeds together."""
     found = {
         case: sum((Counter(cell["reasons"]) for cell in board.at(case, LEARNED, None).values()), Counter[str]())
@@ -205,7 +205,7 @@ def reasons(board: Board) -> str:
     return table(("case", *names), lines)
 
 
-def bounds(board: Board) -> str:
+def bounds(board: Board[Case]) -> str:
     """Whole cases on the first seed: TTFT / TPOT over the baseline's; how much of the bound's gain in TTFT is had, and
     what the bound makes of the other rule."""
     policies = (*POLICIES[1:], BOUND)
@@ -219,7 +219,7 @@ def bounds(board: Board) -> str:
     return table(("case", *policies, "of its gain", "it to prefix-and-load"), lines)
 
 
-def tails(board: Board) -> str:
+def tails(board: Board[Case]) -> str:
     """The same of the last requests, with the rollout beside."""
     policies = (*POLICIES[1:], BOUND, ROLLOUT)
     ttft, tpot = (Part("tail", None, metric) for metric in (TTFT, TPOT))
@@ -230,7 +230,7 @@ def tails(board: Board) -> str:
     return table((f"last {TAIL} requests", *policies), lines)
 
 
-def ablations(board: Board) -> str:
+def ablations(board: Board[Case]) -> str:
     """Each part left out: TTFT / P99 / TPOT over the whole policy's."""
     cases = [case for case in _known(board) if case.name in ABLATED]
     lines = []
@@ -257,11 +257,11 @@ def shown(ratio: Ratio | None) -> str:
     return f"{ratio.value:.2f}{ends}"
 
 
-def _pair(board: Board, case: Case, policy: str, *metrics: Metric | Part) -> str:
+def _pair(board: Board[Case], case: Case, policy: str, *metrics: Figure) -> str:
     return " / ".join(shown(board.ratio(metric, case, policy, None)) for metric in metrics)
 
 
-def _known(board: Board) -> list[Case]:
+def _known(board: Board[Case]) -> list[Case]:
     """Cases that all of POLICIES played with some seed."""
     return [case for case in CASES if all(board.at(case, policy, None) for policy in POLICIES)]
 

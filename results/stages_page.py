@@ -25,13 +25,13 @@ LESS, MORE, WORSE = 0.60, 1.50, 1.01
 any time."""
 
 
-def played(board: Board) -> list[tuple[Case, float]]:
+def played(board: Board[Case]) -> list[tuple[Case, float]]:
     """Cases and rates at which the baseline and one with stages ran."""
     at = [(case, rate) for case in CASES for rate in sorted(case.rates)]
     return [(c, r) for c, r in at if board.at(c, BASELINE, r) and (board.at(c, MOVED, r) or board.at(c, PLACED, r))]
 
 
-def figures(board: Board) -> str:
+def figures(board: Board[Case]) -> str:
     """Every cell, means over seeds."""
     head = ("case", "alpha", "rate", "policy", "E2E, ms", "its P99", "TPOT", "TTFT", "good", "good a second")
     lines = []
@@ -46,7 +46,7 @@ def figures(board: Board) -> str:
     return table(head, lines)
 
 
-def ratios(board: Board) -> str:
+def ratios(board: Board[Case]) -> str:
     """Stages over the baseline."""
     head = ("case", "alpha", "rate", "policy", "E2E", "its P99", "TPOT", "TTFT", "good a second", "seeds", "their E2E")
     lines = []
@@ -60,7 +60,7 @@ def ratios(board: Board) -> str:
     return table(head, lines)
 
 
-def verdicts(board: Board) -> Sequence[str]:
+def verdicts(board: Board[Case]) -> Sequence[str]:
     """Each target with what was reached by requests that move, at each case's highest rate."""
     told = []
     for case in CASES:
@@ -84,7 +84,7 @@ def verdicts(board: Board) -> Sequence[str]:
     return told
 
 
-def moves(board: Board) -> str:
+def moves(board: Board[Case]) -> str:
     """Who moved, and what it took."""
     head = ("case", "alpha", "rate", "offers", "given up", "moved", "of all", "GB", "gap, ms", "its P99")
     lines = []
@@ -126,17 +126,17 @@ def render(records: Mapping[Case, Record]) -> str:
     )
 
 
-def _mean(board: Board, metric: Metric, case: Case, policy: str, rate: float) -> str:
+def _mean(board: Board[Case], metric: Metric, case: Case, policy: str, rate: float) -> str:
     value = board.mean(metric, case, policy, rate)
     return NONE if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _ratio(board: Board, metric: Metric, case: Case, policy: str, rate: float) -> str:
+def _ratio(board: Board[Case], metric: Metric, case: Case, policy: str, rate: float) -> str:
     found = board.ratio(metric, case, policy, rate)
     return NONE if found is None else f"{found.value:.2f}"
 
 
-def _by_seed(board: Board, case: Case, policy: str, rate: float) -> list[float]:
+def _by_seed(board: Board[Case], case: Case, policy: str, rate: float) -> list[float]:
     """End-to-end time over the baseline's."""
     ours, theirs = (
         {seed: E2E.of(cell) for seed, cell in board.at(case, who, rate).items()} for who in (policy, BASELINE)

@@ -30,19 +30,19 @@ LOST = 0.001
 """Losing this much more of its requests than another policy, a policy is said to."""
 
 
-def shipped(board: Board) -> list[str]:
+def shipped(board: Board[Place]) -> list[str]:
     """Policies that can be run in service, the baseline first."""
     names = [policy for policy in board.policies if policy not in (*BOUNDS, ROLLOUT)]
     return sorted(names, key=lambda policy: policy != BASELINE)
 
 
-def rows(board: Board, pool: Pool) -> list[tuple[Place, float]]:
+def rows(board: Board[Place], pool: Pool) -> list[tuple[Place, float]]:
     """Places and loads at which the baseline ran."""
     places = [Place(trace, pool) for trace in TRACES]
     return [(place, load) for place in places for load in LOADS if board.at(place, BASELINE, load)]
 
 
-def glance(board: Board, pool: Pool) -> str:
+def glance(board: Board[Place], pool: Pool) -> str:
     """Every policy over all traces and loads of a pool."""
     head = ("policy", "cells", "mean TTFT", "its worst cell", "P99 TTFT", "TPOT", "end to end", "good requests")
     lines = []
@@ -61,13 +61,13 @@ def glance(board: Board, pool: Pool) -> str:
     return table(head, lines)
 
 
-def over(board: Board, pool: Pool, policy: str, metric: Metric) -> str:
+def over(board: Board[Place], pool: Pool, policy: str, metric: Metric) -> str:
     """A policy's figure over the baseline's: geometric mean over the traces and loads of a pool."""
     found = geometric_mean(board.ratio(metric, place, policy, load) for place, load in rows(board, pool))
     return NONE if found is None else f"{found[0]:.2f}"
 
 
-def ratios(board: Board, pool: Pool, metric: Metric) -> str:
+def ratios(board: Board[Place], pool: Pool, metric: Metric) -> str:
     """A metric of every policy over the baseline's, per trace and load; who wins where lower is better."""
     others = [policy for policy in shipped(board) if policy != BASELINE]
     head = ("trace", "load", "seeds", f"{BASELINE}, ms", *others, "lowest")
@@ -80,7 +80,7 @@ def ratios(board: Board, pool: Pool, metric: Metric) -> str:
     return table(head, lines)
 
 
-def shares(board: Board, pool: Pool, metric: Metric) -> str:
+def shares(board: Board[Place], pool: Pool, metric: Metric) -> str:
     """A share between 0 and 1 for every policy, per trace and load; the highest in bold."""
     policies = shipped(board)
     lines = []
@@ -92,7 +92,7 @@ def shares(board: Board, pool: Pool, metric: Metric) -> str:
     return table(("trace", "load", *policies), lines)
 
 
-def lost(board: Board, pool: Pool) -> str:
+def lost(board: Board[Place], pool: Pool) -> str:
     """Requests that were not completed, where policies differ in it; empty where none do."""
     policies = shipped(board)
     lines = []
@@ -104,7 +104,7 @@ def lost(board: Board, pool: Pool) -> str:
     return table(("trace", "load", *policies), lines) if lines else ""
 
 
-def bounds(board: Board, pool: Pool) -> str:
+def bounds(board: Board[Place], pool: Pool) -> str:
     """What the best of the shipped policies and those that know the future make of the same seeds; empty where none of
     the latter ran."""
     head = ["trace", "load", "seeds", "lowest of the shipped"]
@@ -125,7 +125,7 @@ def bounds(board: Board, pool: Pool) -> str:
     return table(head, lines) if lines else ""
 
 
-def losses(board: Board, pools: Sequence[Pool]) -> str:
+def losses(board: Board[Place], pools: Sequence[Pool]) -> str:
     """Where the baseline's mean TTFT is not among the lowest of the policies that learn nothing, and what the lowest
     costs elsewhere."""
     figures_of = (TTFT, P99, TPOT, E2E)
@@ -151,7 +151,7 @@ def losses(board: Board, pools: Sequence[Pool]) -> str:
     return table(head, lines)
 
 
-def learned_worse(board: Board, pools: Sequence[Pool]) -> str:
+def learned_worse(board: Board[Place], pools: Sequence[Pool]) -> str:
     """Where the learned policy's mean TTFT or TPOT is more than allowed above the baseline's; empty where nowhere."""
     lines = []
     for place, load in (one for pool in pools for one in rows(board, pool)):
@@ -162,7 +162,7 @@ def learned_worse(board: Board, pools: Sequence[Pool]) -> str:
     return table(head, lines) if lines else ""
 
 
-def published(board: Board, pool: Pool) -> str:
+def published(board: Board[Place], pool: Pool) -> str:
     """What the baseline changes against the policies of its paper, over the traces with prefixes to reuse."""
     lines = []
     at = [(place, load) for place, load in rows(board, pool) if place.trace.name in PUBLISHED_ON]
@@ -172,7 +172,7 @@ def published(board: Board, pool: Pool) -> str:
     return table(("against", "published", "mean TTFT here", "TPOT here"), lines)
 
 
-def rollouts(board: Board, pools: Sequence[Pool]) -> str:
+def rollouts(board: Board[Place], pools: Sequence[Pool]) -> str:
     """The short stretches, played by all who know the future: TTFT / TPOT. Empty before one of them ran."""
     others = [policy for policy in ROLLOUT_POLICIES if policy != BASELINE]
     lines = []
@@ -187,7 +187,7 @@ def rollouts(board: Board, pools: Sequence[Pool]) -> str:
     return table(("pool", "trace", *others), lines) if lines else ""
 
 
-def classes(board: Board, pool: Pool, load: float, policies: Sequence[str]) -> str:
+def classes(board: Board[Place], pool: Pool, load: float, policies: Sequence[str]) -> str:
     """Who got what on a pool of several hardware classes, on the first seed."""
     names = [part.strip().partition("/")[0] for part in pool.spec.split(",")]
     head = ["trace", "policy"]
@@ -201,7 +201,7 @@ def classes(board: Board, pool: Pool, load: float, policies: Sequence[str]) -> s
     return table(head, lines)
 
 
-def extent(board: Board, places: Sequence[Place], capacities: Mapping[Place, Mapping[str, float]]) -> str:
+def extent(board: Board[Place], places: Sequence[Place], capacities: Mapping[Place, Mapping[str, float]]) -> str:
     """What stands behind the numbers: requests counted, how long they took, what capacity loads are shares of."""
     head = ("trace", "pool", "seeds", "requests each", "seconds at 0.8", "trace denser by", "capacity, 1/s", "hits")
     lines = []
@@ -260,6 +260,6 @@ def _number(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
-def _seeds(board: Board, place: Place, load: float) -> str:
+def _seeds(board: Board[Place], place: Place, load: float) -> str:
     counts = {len(cells) for policy in shipped(board) if (cells := board.at(place, policy, load))}
     return f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(max(counts))
