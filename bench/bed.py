@@ -100,7 +100,8 @@ async def _picker(name: str, ours: Ours, children: Children, folder: Path, backe
     argv = ["--log-level", "warning", "--seed", "0", "--policy", ours.policy, "--transport", ours.transport]
     await stack.start_picker(argv=argv)
     assert stack.picker is not None  # just started
-    spec = EnvoySpec(*free_ports(2), (stack.grpc_port,), endpoints=tuple(endpoints), response_path=ours.path)
+    listener, admin = free_ports(2)
+    spec = EnvoySpec(listener, admin, (stack.grpc_port,), endpoints=tuple(endpoints), response_path=ours.path)
     envoy = await _envoy(name, bootstrap(spec), children, folder)
     return Target(name, spec.listener_port, stack.picker.pid, envoy.pid, f"http://{HOST}:{spec.admin_port}")
 
@@ -108,7 +109,8 @@ async def _picker(name: str, ours: Ours, children: Children, folder: Path, backe
 async def _direct(children: Children, folder: Path, backends: list[str]) -> Target:
     """Listener and pool alone: no filter but the router, no log, no word from a picker."""
     # Nobody listens on the picker's port, nor asks.
-    spec = EnvoySpec(*free_ports(2), (1,), endpoints=tuple(backends), response_path="echo")
+    listener, admin = free_ports(2)
+    spec = EnvoySpec(listener, admin, (1,), endpoints=tuple(backends), response_path="echo")
     config = bootstrap(spec)
     resources = config["static_resources"]
     (filters,) = resources["listeners"][0]["filter_chains"]

@@ -7,6 +7,7 @@ column its own random number on every endpoint, the dearest case. One thread; ei
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,8 @@ def main() -> None:
         for n in SIZES:
             batches = [pick(n, rng) for _ in range(8)]
             batches = batches if kind == "pick" else [unlike(batch, rng) for batch in batches]
-            kernel = call_us(lambda batch, known=forest: predict(known, batch), batches, given.calls)
-            tables = call_us(lambda batch, known=forest: predict_tables(known, batch), batches, given.calls // 10)
+            kernel = call_us(partial(predict, forest), batches, given.calls)
+            tables = call_us(partial(predict_tables, forest), batches, given.calls // 10)
             figures = (min(kernel.runs), kernel.median, kernel.as_json()["p99"], min(tables.runs), tables.median)
             widths = (12, 8, 8, 11, 8)
             said = "".join(f"{figure:>{width}.1f}" for figure, width in zip(figures, widths, strict=True))

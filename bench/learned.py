@@ -32,7 +32,8 @@ def pool(request: Request, n: int, rng: np.random.Generator) -> Rows:
     """A busy pool of one class: a fifth of the endpoints hold part of the prompt, a third have nothing in prefill."""
 
     def up_to(most: float, share: float = 1.0) -> list[float]:
-        return np.where(rng.random(n) < share, np.floor(rng.random(n) * most), 0.0).tolist()
+        values: list[float] = np.where(rng.random(n) < share, np.floor(rng.random(n) * most), 0.0).tolist()
+        return values
 
     return example_rows(
         request,

@@ -118,7 +118,8 @@ class Online:
         self.trees.learn(features, residual, float("nan"))
 
     def predict(self, features: Matrix) -> Matrix:
-        return self.trees.predict(features)[0]
+        ttft: Matrix = self.trees.predict(features)[0]
+        return ttft
 
 
 class AdaptiveForest:

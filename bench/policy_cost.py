@@ -55,8 +55,8 @@ def measure(name: str, n: int, repeats: int) -> tuple[tuple[float, float], tuple
     def score(i: int) -> object:
         return policy.score(request, rows[i % 8], i / 1000)
 
-    def picked(i: int) -> object:
-        return policy.picked(request, rows[i % 8], i % n, i / 1000)
+    def picked(i: int) -> None:
+        policy.picked(request, rows[i % 8], i % n, i / 1000)
 
     microseconds(picked, 5 * n + 20)
     return microseconds(score, repeats), microseconds(picked, repeats)

@@ -113,9 +113,9 @@ def flight_figures(folder: Path, count: int) -> dict[str, float]:
 def placement_figures(folder: Path, blocks: int, rng: np.random.Generator) -> dict[str, float]:
     """What a prompt of so many blocks costs: its worker, the collector, another worker, and a process alone."""
     ring, most, slots, repeats = local_ring(), 2_000_000, np.arange(64, dtype=np.intp), 1000
-    shelves = [SharedShelf(folder, name, most) for name in ("picks", "recent")]
+    picks, recent = (SharedShelf(folder, name, most) for name in ("picks", "recent"))
     known = np.zeros(1, np.int64)
-    collector, alone = PicksOfAll([ring], known, *shelves, max_blocks=most), ApproximateIndex()
+    collector, alone = PicksOfAll([ring], known, picks, recent, max_blocks=most), ApproximateIndex()
     writes, reads = SharedPicks(Told(ring), recent=False), SharedPicks(Told(local_ring()), recent=False)
     change = Pool().replace(view_of(len(slots)).endpoints)
     collector.follow(change)
@@ -146,7 +146,7 @@ def placement_figures(folder: Path, blocks: int, rng: np.random.Generator) -> di
         "find_alone": cpu_us(lambda: alone.matched(next(fifth), slots, 0.0), repeats),
         "take_of_many": cpu_us(lambda: collector.take(0.0), 9, before=place_all) / repeats,
     }
-    for shelf in shelves:
+    for shelf in (picks, recent):
         shelf.close()
     return {f"{name}_us_{blocks}": figure for name, figure in figures.items()}
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from multiprocessing.connection import Connection
+from typing import Any
 
 from aiohttp import web
 
@@ -18,7 +19,7 @@ _POOL = json.dumps(
 def pod(number: int, version: int, *, ready: bool = True) -> bytes:
     """A pod as the API server writes it."""
     name = f"vllm-llama-7d9c5b6f4-{number:05d}"
-    fields = {f"f:field-{at}": {".": {}, "f:name": {}, "f:value": {}} for at in range(60)}
+    fields: dict[str, Any] = {f"f:field-{at}": {".": {}, "f:name": {}, "f:value": {}} for at in range(60)}
     env = [{"name": f"VLLM_SETTING_{at}", "value": f"value-{at}"} for at in range(40)]
     conditions = [
         {"type": kind, "status": str(ready or kind != "Ready"), "lastTransitionTime": "2026-01-01T00:00:00Z"}
