@@ -22,8 +22,8 @@ def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int
     ([1, 2], 0, 0.5)
     """
     few = min(count + SPARE, len(cost))
-    rows = np.argpartition(cost, few - 1)[:few] if few < len(cost) else np.arange(len(cost))
-    ties = _sort(cost, rows, rng.random(few))
+    rows = np.empty(few, np.intp)
+    ties = _cheapest(cost, rng.random(few), rows)
     if few < len(cost) and cost[rows[count - 1]] == cost[rows[-1]]:
         # The tie may go on beyond the few: all of it takes part in the draw.
         rows = np.flatnonzero(cost <= cost[rows[-1]])
@@ -34,20 +34,32 @@ def choose(cost: Column, count: int, rng: np.random.Generator) -> tuple[list[int
 
 
 @bare
-def _sort(cost: Column, rows: NDArray[np.intp], draws: Column) -> int:
-    """Sort a few `rows` by cost, then by lot; how many share the least cost."""
-    for i in range(1, len(rows)):
+def _cheapest(cost: Column, draws: Column, rows: NDArray[np.intp]) -> int:
+    """Write the cheapest rows, as many as there is room for, by cost, then by lot; how many share the least cost."""
+    few = len(rows)
+    for row in range(len(cost)):
+        at = min(row, few)
+        if at == few:
+            if not cost[row] < cost[rows[few - 1]]:
+                continue
+            at -= 1
+        if few < len(cost):  # their order does not matter where all are taken
+            while at > 0 and cost[row] < cost[rows[at - 1]]:
+                rows[at] = rows[at - 1]
+                at -= 1
+        rows[at] = row
+    for i in range(1, few):
         row, draw, at = rows[i], draws[i], i
         while at > 0 and (cost[row] < cost[rows[at - 1]] or (cost[row] == cost[rows[at - 1]] and draw < draws[at - 1])):
             rows[at], draws[at] = rows[at - 1], draws[at - 1]
             at -= 1
         rows[at], draws[at] = row, draw
     ties = 1
-    while ties < len(rows) and cost[rows[ties]] == cost[rows[0]]:
+    while ties < few and cost[rows[ties]] == cost[rows[0]]:
         ties += 1
     return ties
 
 
 def warm() -> None:
     """Compile, or load what an earlier process compiled."""
-    _sort(np.zeros(1), np.zeros(1, np.intp), np.zeros(1))
+    _cheapest(np.zeros(1), np.zeros(1), np.zeros(1, np.intp))
