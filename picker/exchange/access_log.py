@@ -38,6 +38,12 @@ CUT_SHORT = frozenset(
 )
 """Response flags under which an answer that began may have been cut short."""
 
+CONNECTION_FAILED = "upstream_connection_failure"
+BROKEN_OFF = frozenset({"upstream_connection_termination", "upstream_protocol_error", "upstream_remote_reset"})
+"""Response flags of an endpoint that took the request and broke the connection."""
+BY_ENDPOINT = BROKEN_OFF | {"upstream_retry_limit_exceeded"}
+"""Response flags beside which the status may be the endpoint's own. Any other is the doing of client or proxy."""
+
 
 class AccessRecord(Record, frozen=True, gc=False):
     """One record. None is what the record does not tell.
@@ -62,6 +68,21 @@ class AccessRecord(Record, frozen=True, gc=False):
     def complete(self) -> bool:
         """The answer ended, and nothing cut it short."""
         return self.ended and self.status > 0 and CUT_SHORT.isdisjoint(self.flags)
+
+    @property
+    def by_endpoint(self) -> bool:
+        """Neither client nor proxy had a part in how it ended."""
+        return BY_ENDPOINT.issuperset(self.flags)
+
+    @property
+    def broken_off(self) -> bool:
+        """The endpoint took the request and broke the connection."""
+        return self.by_endpoint and not BROKEN_OFF.isdisjoint(self.flags)
+
+    @property
+    def unreached(self) -> bool:
+        """No connection to the endpoint came about, and nobody else served."""
+        return CONNECTION_FAILED in self.flags
 
 
 class Unread(Record):

@@ -27,7 +27,8 @@ ROW_COLUMNS = (
 
 @dataclass(slots=True)
 class Decision:
-    """One pick. `order` holds positions into `endpoints`, the chosen one first, then the fallbacks."""
+    """One pick. `order` holds positions into `endpoints`, the chosen one first, then the fallbacks. `left_out`:
+    addresses that were no candidates because they fail."""
 
     flight: int
     at: float
@@ -40,6 +41,7 @@ class Decision:
     propensity: float
     outcome: Outcome = field(default_factory=Outcome)
     ended: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -55,6 +57,11 @@ class Decision:
     def fell_back(self) -> bool:
         """Another endpoint than the pick served, as far as we were told."""
         return self.outcome.served not in (None, self.endpoints[self.chosen].address)
+
+    def passed_over(self) -> tuple[str, ...]:
+        """Those of the list that the proxy tried before whoever served."""
+        addresses, served = self.addresses, self.outcome.served
+        return addresses[: addresses.index(served)] if served in addresses else addresses
 
     @property
     def predicted_hit_tokens(self) -> float:
@@ -115,6 +122,7 @@ def as_json(decision: Decision) -> dict[str, Any]:
         "because": decision.scores.because,
         "chosen": decision.addresses[0],
         "fallbacks": list(decision.addresses[1:]),
+        "left_out": list(decision.left_out),
         "propensity": decision.propensity,
         "endpoints": [_endpoint_row(decision, position) for position in range(len(decision.endpoints))],
         "outcome": _outcome(decision.outcome) if decision.ended else None,
@@ -146,6 +154,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "cached_tokens": outcome.cached_tokens,
         "completion_tokens": outcome.completion_tokens,
         "complete": outcome.complete,
+        "fault": None if outcome.fault is None else outcome.fault.value,
     }
 
 

@@ -1,6 +1,7 @@
 """The router: reserve at pick, release exactly once, remember why."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,12 +12,13 @@ from picker.engines.rows import Rows
 from picker.engines.snapshot import snapshot
 from picker.engines.table import EngineTable
 from picker.policies.policy import KnowsMembers, Learns, Policy, Saturated
-from picker.pool.view import Endpoint, Pool, PoolChange
+from picker.pool.view import Endpoint, Pool, PoolChange, Slots
 from picker.requests.request import Request
 from picker.routing.choice import choose
 from picker.routing.decisions import Decision, DecisionLog
+from picker.routing.failing import Failing
 from picker.routing.hits import PrefixHits
-from picker.routing.outcome import Outcome
+from picker.routing.outcome import Fault, Outcome
 
 
 class NoEndpoint(Exception):
@@ -94,6 +96,7 @@ class Router:
         self.table = EngineTable() if table is None else table
         self.ledger = Ledger() if ledger is None else ledger
         self.log = DecisionLog() if log is None else log
+        self.failing = Failing()
         self._learns = policy if isinstance(policy, Learns) else None
         self._admits = admits
         self._now = 0.0
@@ -112,6 +115,7 @@ class Router:
             self.ledger.forget(slot)
             self.table.clear(slot)
             self.hits.clear(slot)
+            self.failing.forget(slot)
             if self._learns is not None:
                 self._learns.left(slot)
         self.table.ensure(self.pool.capacity)
@@ -130,7 +134,8 @@ class Router:
     def pick(self, request: Request, subset: Iterable[str] | None, now: float) -> Decision:
         """Choose, reserve, remember. `subset` is the proxy's restriction (`ip:port` or `ip`), None for the whole pool.
 
-        Raises NoEndpoint, or Saturated where there is no room for this request; then nothing was reserved.
+        Endpoints that fail are no candidates, unless the policy excluded all others. Raises NoEndpoint, or Saturated
+        where there is no room for this request; then nothing was reserved.
         """
         self.settle()
         self._now = max(self._now, now)
@@ -141,6 +146,23 @@ class Router:
             endpoints, slots = tuple(endpoints[i] for i in positions), slots[positions]
         if not len(slots):
             raise NoEndpoint("no endpoint is ready" if subset is None else "no ready endpoint is in the given subset")
+        if self.failing.known and (kept := self.failing.spared(slots.tolist(), now)) is not None:
+            spared = tuple([endpoints[i] for i in kept])
+            out = set(range(len(endpoints))).difference(kept)
+            left_out = tuple([endpoints[i].address for i in sorted(out)])
+            with suppress(NoEndpoint):
+                return self._pick(request, spared, slots[kept], now, left_out)
+        return self._pick(request, endpoints, slots, now)
+
+    def _pick(
+        self,
+        request: Request,
+        endpoints: tuple[Endpoint, ...],
+        slots: Slots,
+        now: float,
+        left_out: tuple[str, ...] = (),
+    ) -> Decision:
+        """The pick among these candidates."""
         hit_tokens = self.hits.tokens(request, slots, now)
         rows = snapshot(self.table, self.ledger, slots, hit_tokens, request.prompt_tokens, now)
         if not self._admits(request, rows):
@@ -161,6 +183,7 @@ class Router:
             scores=scores,
             order=tuple(order),
             propensity=propensity,
+            left_out=left_out,
         )
         # What was asked for, until the answer's own headers say what came.
         decision.outcome.streamed = request.stream
@@ -170,6 +193,8 @@ class Router:
         if len(self._open) >= self.settings.max_flights:
             self.ended(next(iter(self._open)), Outcome())
         self.ledger.reserve(decision.flight, slot, float(rows.new_tokens[row]), request.prompt_tokens, now)
+        if self.failing.known:
+            self.failing.picked(slot, decision.flight, now)
         self._open[decision.flight] = self._unsettled = decision
         self._later(self.settle)
         return decision
@@ -191,10 +216,11 @@ class Router:
         except Exception as error:
             self._failed(error)
 
-    def first_byte(self, flight: int, now: float, ttft_s: float | None = None) -> None:
+    def first_byte(self, flight: int, now: float, ttft_s: float | None = None, status: int = 0) -> None:
         """The answer's body began: its prefill is done. Unknown flights are ignored, and words after the first.
 
-        `ttft_s` is when it began, in seconds from the pick; None for just now.
+        `ttft_s` is when it began, in seconds from the pick; None for just now. `status` is the answer's; 0 for as told
+        before, or 200. An error's first byte is no first token, and teaches nothing.
         """
         self.settle()
         decision = self._open.get(flight)
@@ -202,25 +228,40 @@ class Router:
             return
         self._now = max(self._now, now)
         self.ledger.first_byte(flight, now)
-        if self._learns is not None and decision.outcome.streamed and not decision.fell_back:
+        facts = decision.outcome
+        facts.status = facts.status or status
+        if facts.status not in (0, 200):
+            return
+        self._for(decision)
+        if self._learns is not None and facts.streamed and not decision.fell_back:
             self._learns.first_byte(flight, max(0.0, now - decision.at) if ttft_s is None else ttft_s, now)
 
-    def served(self, flight: int, address: str) -> None:
-        """The proxy says which endpoint really serves; after a fallback the reservation moves there."""
-        self.settle()
-        decision = self._open.get(flight)
-        position = self.pool.view.by_address.get(address)
-        if decision is None or decision.outcome.served is not None:
-            return
-        decision.outcome.served = address
-        if address != decision.addresses[0] and position is not None:
-            slot = int(self.pool.view.slots[position])
-            self.ledger.move(flight, slot)
-            self.hits.placed(decision.request, slot, decision.at)
+    def served(self, flight: int, address: str, now: float = 0.0) -> None:
+        """The proxy says which endpoint serves, or which it tries: a later word stands for the one before.
 
-    def ended(self, flight: int, outcome: Outcome) -> Decision | None:
+        After a fallback the reservation moves there, and who was passed over failed. Here and in `ended`, `now` is not
+        before the latest time that any call was told.
+        """
+        self.settle()
+        self._now = max(self._now, now)
+        decision = self._open.get(flight)
+        if decision is None or decision.outcome.served == address:
+            return
+        before, decision.outcome.served = decision.outcome.served, address
+        slot = self._slot(address) if before is not None or decision.fell_back else None
+        if slot is None:
+            # As picked; or an address that is none of ours, which says nothing of those that are.
+            return
+        self.ledger.move(flight, slot)
+        if decision.fell_back:
+            self.hits.placed(decision.request, slot, decision.at)
+            for passed in decision.passed_over():
+                self._against(decision, passed, Fault.UNREACHED)
+
+    def ended(self, flight: int, outcome: Outcome, now: float = 0.0) -> Decision | None:
         """Release the flight, once: later calls and unknown flights return None."""
         self.settle()
+        self._now = max(self._now, now)
         decision = self._open.pop(flight, None)
         if decision is None:
             return None
@@ -228,6 +269,12 @@ class Router:
         decision.outcome.absorb(outcome)
         decision.ended = True
         facts = decision.outcome
+        if facts.fault is not None:
+            self._against(decision, facts.served or decision.addresses[0], facts.fault)
+        elif facts.complete and facts.status == 200:
+            self._for(decision)
+        if self.failing.known:
+            self.failing.over(int(decision.rows.slots[decision.chosen]), flight)
         if facts.cached_tokens is not None and facts.prompt_tokens and not decision.fell_back:
             predicted = decision.predicted_hit_tokens
             self.hits.answered(decision.request, predicted, facts.cached_tokens, facts.prompt_tokens)
@@ -236,6 +283,22 @@ class Router:
         for watcher in self._watchers:
             watcher.ended(decision)
         return decision
+
+    def _against(self, decision: Decision, address: str, fault: Fault) -> None:
+        slot = self._slot(address)
+        if slot is not None:
+            self.failing.failed(slot, fault, decision.at, self._now)
+
+    def _for(self, decision: Decision) -> None:
+        if self.failing.known:
+            slot = self._slot(decision.outcome.served or decision.addresses[0])
+            if slot is not None:
+                self.failing.succeeded(slot, decision.at)
+
+    def _slot(self, address: str) -> int | None:
+        """Of the endpoint that is at this address now, if there is one."""
+        position = self.pool.view.by_address.get(address)
+        return None if position is None else int(self.pool.view.slots[position])
 
     def is_open(self, flight: int) -> bool:
         """Whether this flight holds a reservation."""

@@ -24,7 +24,7 @@ from picker.requests.reader import Draft
 from picker.requests.request import BadRequest, Request
 from picker.requests.usage import UsageReader
 from picker.routing.decisions import Decision
-from picker.routing.outcome import Outcome
+from picker.routing.outcome import BROKEN_STATUS, Fault, Outcome
 from picker.routing.router import NoEndpoint
 from picker.server.service import Service
 
@@ -148,7 +148,7 @@ class Conversation:
         if self._decision is None:
             return
         if event.served is not None:
-            self.service.router.served(self._decision.flight, event.served)
+            self.service.router.served(self._decision.flight, event.served, self.service.clock())
         self._decision.outcome.streamed = event.streaming
         self._decision.outcome.status = event.status
 
@@ -181,6 +181,8 @@ class Conversation:
             return
         self._outcome.duration_s = service.clock() - self._started
         self._outcome.complete = event.complete
+        # Where the answer's bytes come by, who broke it off is not told.
+        self._outcome.fault = Fault.BROKEN if self._outcome.status in BROKEN_STATUS else None
         if self._usage is not None and (usage := self._usage.finish()) is not None:
             self._outcome.prompt_tokens = usage.prompt_tokens
             self._outcome.completion_tokens = usage.completion_tokens

@@ -9,7 +9,7 @@ from typing import Protocol
 from picker.exchange.access_log import AccessRecord
 from picker.exchange.machine import ExchangeSettings
 from picker.requests.reader import Reader
-from picker.routing.outcome import Outcome
+from picker.routing.outcome import BROKEN_STATUS, Fault, Outcome
 from picker.routing.router import Router
 from picker.telemetry.metrics import RequestMetrics
 
@@ -107,7 +107,7 @@ class Service:
     def finish(self, flight: int, outcome: Outcome) -> None:
         """A flight ended: release it and learn from what the answer told."""
         self._awaited.pop(flight, None)
-        decision = self.router.ended(flight, outcome)
+        decision = self.router.ended(flight, outcome, self.clock())
         if decision is None:
             return
         facts = decision.outcome
@@ -149,9 +149,9 @@ class Service:
     def _apply(self, flight: int, record: AccessRecord) -> None:
         now = self.clock()
         if record.served is not None:
-            self.router.served(flight, record.served)
+            self.router.served(flight, record.served, now)
         if record.ttft_s is not None:
-            self.router.first_byte(flight, now, record.ttft_s)
+            self.router.first_byte(flight, now, record.ttft_s, record.status)
         if not record.ended:
             self.metrics.log_records.add("progress")
             if (awaited := self._awaited.get(flight)) is not None:
@@ -162,4 +162,13 @@ class Service:
         outcome.ttft_s, outcome.duration_s = record.ttft_s, record.duration_s
         outcome.prompt_tokens, outcome.cached_tokens = record.prompt_tokens, record.cached_tokens
         outcome.completion_tokens, outcome.complete = record.completion_tokens, record.complete
+        outcome.fault = _fault(record)
         self.finish(flight, outcome)
+
+
+def _fault(record: AccessRecord) -> Fault | None:
+    """What this end says against the endpoint."""
+    if record.unreached:
+        return Fault.UNREACHED
+    broken = record.broken_off or (record.status in BROKEN_STATUS and record.by_endpoint)
+    return Fault.BROKEN if broken else None

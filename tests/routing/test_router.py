@@ -9,12 +9,14 @@ import pytest
 from picker.engines import ledger as own
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
+from picker.engines.rows import Rows
 from picker.policies.learned import Learned
+from picker.policies.policy import Scores
 from picker.policies.registry import REGISTRY
 from picker.pool.view import Endpoint
 from picker.requests.request import Hints, Request
 from picker.routing.hits import PrefixHits
-from picker.routing.outcome import Outcome
+from picker.routing.outcome import Fault, Outcome
 from picker.routing.router import NoEndpoint, Router, RouterSettings
 
 ADDRESSES = [f"10.0.0.{i}:8000" for i in range(1, 5)]
@@ -208,3 +210,113 @@ def test_only_the_first_byte_of_a_streamed_answer_is_its_first_token(streamed: b
     assert isinstance(router.policy, Learned)
     assert router.policy.learner.guard.numbers["rows"] == (5 if streamed else 0)
     assert router.policy.learner.drain(9.0)["whole"].tolist() == [not streamed] * 5
+
+
+def unreachable(router: Router, now: float, seed: int = 0) -> str:
+    """A pick whose endpoint refuses the connection, so that the next of the list serves; returns its address."""
+    decision = router.pick(prompt(seed=seed), None, now)
+    router.served(decision.flight, decision.addresses[1], now + 0.1)
+    router.ended(decision.flight, Outcome(status=200, complete=True), now + 0.2)
+    return decision.addresses[0]
+
+
+def test_an_endpoint_that_refused_a_connection_is_in_no_list_for_a_second() -> None:
+    router = make_router(destinations=4)
+    dead = unreachable(router, 0.0)
+    soon = [router.pick(prompt(seed=i), None, now=0.3 + i / 100) for i in range(20)]
+    assert not any(dead in decision.addresses for decision in soon)
+    assert {decision.left_out for decision in soon} == {(dead,)}
+    assert router.pick(prompt(seed=99), None, now=1.2).left_out == ()
+
+
+def test_exactly_one_pick_tries_it_and_its_first_byte_brings_it_back() -> None:
+    router = make_router()
+    dead = unreachable(router, 0.0)
+    later = [router.pick(prompt(seed=i), None, now=2.0) for i in range(40)]
+    (trial,) = [decision for decision in later if decision.addresses[0] == dead]
+    router.first_byte(trial.flight, 2.1, status=200)
+    assert [router.pick(prompt(seed=i), None, now=2.2).left_out for i in range(9)] == [()] * 9
+
+
+def test_a_black_hole_gets_few_of_many_requests() -> None:
+    """An endpoint that answers 500 in no time looks idle, and idle looks best."""
+    router, seen = make_router("least-request"), []
+    for i in range(600):
+        now = i / 100
+        decision = router.pick(prompt(seed=i), None, now)
+        bad = decision.addresses[0] == ADDRESSES[0]
+        seen.append(bad)
+        if bad:
+            router.served(decision.flight, ADDRESSES[0], now)
+            router.first_byte(decision.flight, now, 0.001, 500)
+            router.ended(decision.flight, Outcome(status=500, complete=True, fault=Fault.BROKEN), now)
+    assert 3 <= sum(seen) <= 6
+    assert sum(seen[:9]) >= 3
+
+
+def test_where_all_but_what_fails_is_excluded_by_the_policy_the_pick_goes_on() -> None:
+    router = make_router("least-request")
+    dead = unreachable(router, 0.0)
+    ranked = router.policy.score
+
+    def only_the_dead(request: Request, rows: Rows, now: float) -> Scores:
+        there = rows.slots == router.pool.view.slots[ADDRESSES.index(dead)]
+        return Scores(np.where(there, ranked(request, rows, now).cost, np.inf))
+
+    router.policy.score = only_the_dead
+    decision = router.pick(prompt(), None, now=0.3)
+    assert (decision.addresses, decision.left_out) == ((dead,), ())
+
+
+def test_one_endpoint_is_picked_whatever_it_does() -> None:
+    router = make_router(addresses=ADDRESSES[:1])
+    for i in range(9):
+        decision = router.pick(prompt(seed=i), None, now=i / 10)
+        assert decision.addresses == (ADDRESSES[0],)
+        router.ended(decision.flight, Outcome(status=503, served=ADDRESSES[0], fault=Fault.UNREACHED), now=i / 10)
+
+
+@pytest.mark.parametrize("served", ["192.0.2.1:80", ADDRESSES[0]])
+def test_who_serves_is_believed_to_be_no_fallback_where_it_is_none_of_ours_or_the_pick(served: str) -> None:
+    router = make_router(addresses=ADDRESSES[:1])
+    router.served(router.pick(prompt(), None, now=0.0).flight, served, 0.1)
+    assert router.failing.known == {}
+
+
+def test_a_later_word_about_who_serves_stands_for_the_one_before() -> None:
+    router = make_router()
+    decision = router.pick(prompt(), None, now=0.0)
+    for position in range(3):
+        router.served(decision.flight, decision.addresses[position], 0.1)
+    assert in_flight(router)[decision.order[2]] == 1 == sum(in_flight(router))
+    assert set(router.failing.known) == {int(decision.rows.slots[row]) for row in decision.order[:2]}
+
+
+@pytest.mark.parametrize("outcome", [Outcome(), Outcome(status=404, complete=True), Outcome(status=504)])
+def test_an_end_that_says_nothing_of_the_endpoint_counts_nowhere(outcome: Outcome) -> None:
+    router = make_router()
+    for i in range(9):
+        router.ended(router.pick(prompt(seed=i), None, now=0.0).flight, outcome, 0.1)
+    assert router.failing.known == {}
+
+
+def test_an_endpoint_that_takes_the_place_of_one_that_failed_is_trusted() -> None:
+    router = make_router()
+    dead = unreachable(router, 0.0)
+    staying = [Endpoint(address) for address in ADDRESSES if address != dead]
+    for pool in (staying, [*staying, Endpoint("10.0.0.9:8000")]):
+        router.update_pool(pool)
+    assert router.pick(prompt(), None, now=0.3).left_out == ()
+
+
+def test_an_error_that_is_answered_at_once_is_no_fast_answer_to_learn_from() -> None:
+    router = make_router("learned")
+    for i in range(5):
+        decision = router.pick(prompt(seed=i), None, now=float(i))
+        router.served(decision.flight, decision.addresses[0], i + 0.01)
+        router.first_byte(decision.flight, i + 0.01, 0.01, 500)
+        router.ended(decision.flight, Outcome(status=500, ttft_s=0.01, complete=True, fault=Fault.BROKEN), i + 0.01)
+        unreachable(router, i + 0.5, seed=10 + i)
+    assert isinstance(router.policy, Learned)
+    learner = router.policy.learner
+    assert (learner.guard.numbers["rows"], len(learner.drain(9.0))) == (0, 0)

@@ -23,6 +23,7 @@ from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service,
 from picker.engines.metrics import EngineSample
 from picker.exchange.machine import ExchangeSettings
 from picker.requests.request import BadRequest
+from picker.routing.outcome import Fault
 from picker.server.config import PickerConfig
 from picker.server.conversation import Conversation
 from picker.server.service import Service
@@ -237,6 +238,17 @@ def test_an_answer_that_breaks_off_is_released_and_not_complete(service: Service
     conversation.close()
     assert (outcome(service).status, outcome(service).complete) == (200, False)
     assert in_flight(service) == 0
+
+
+@pytest.mark.parametrize("status", ["200", "404", "500", "501", "503", "504"])
+def test_an_echoed_error_of_the_endpoint_counts_against_it(service: Service, status: str) -> None:
+    conversation = Conversation(service)
+    ask(conversation, response=FDS)
+    conversation.receive(response_headers({":status": status}))
+    conversation.receive(response_body(b"{}", end=True))
+    counted = service.router.failing.counts[Fault.BROKEN]
+    assert counted == (status in ("500", "503"))
+    assert (outcome(service).fault is Fault.BROKEN) == bool(counted)
 
 
 def test_closing_twice_changes_nothing(service: Service) -> None:

@@ -6,6 +6,7 @@ from small_service import ADDRESSES, CHAT, POST, Clock, Peers, in_flight, make_s
 
 from picker.exchange.access_log import AccessRecord
 from picker.routing.decisions import Decision
+from picker.routing.outcome import Fault
 from picker.server.conversation import Conversation
 from picker.server.service import LOG_GRACE_S, UNSURE_S, Service
 
@@ -201,3 +202,51 @@ def test_observed_prompt_lengths_teach_the_reader(service: Service) -> None:
     for _ in range(20):
         service.logged(record(unseen(service).flight, prompt_tokens=100, cached_tokens=0))
     assert service.reader.ratios.ratio("m") != before
+
+
+GAVE_UP = "downstream_connection_termination"
+NO_CONNECTION = ("upstream_connection_failure", "upstream_retry_limit_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("status", "flags", "fault"),
+    [
+        (200, (), None),
+        (404, (), None),
+        (500, (), Fault.BROKEN),
+        (501, (), None),
+        (503, ("upstream_retry_limit_exceeded",), Fault.BROKEN),
+        (504, ("upstream_request_timeout",), None),
+        (503, ("upstream_overflow",), None),
+        (503, ("no_healthy_upstream",), None),
+        (503, NO_CONNECTION, Fault.UNREACHED),
+        (503, ("upstream_connection_termination",), Fault.BROKEN),
+        (200, ("upstream_protocol_error",), Fault.BROKEN),
+        (200, (GAVE_UP,), None),
+        (200, ("upstream_remote_reset", GAVE_UP), None),
+        (500, (GAVE_UP,), None),
+        (0, (GAVE_UP,), None),
+    ],
+)
+def test_an_end_speaks_against_its_endpoint_only_where_neither_client_nor_proxy_made_it(
+    service: Service, status: int, flags: tuple[str, ...], fault: Fault | None
+) -> None:
+    decision = unseen(service, answering=False)
+    service.logged(AccessRecord(decision.flight, True, status, flags, served=decision.addresses[0]))
+    assert decision.outcome.fault is fault
+    assert service.router.failing.counts[Fault.BROKEN] == (fault is Fault.BROKEN)
+    assert service.router.failing.counts[Fault.UNREACHED] == (fault is Fault.UNREACHED)
+
+
+def test_what_the_log_tells_of_a_failing_endpoint_keeps_the_next_request_away_until_its_time_is_over(
+    service: Service, clock: Clock
+) -> None:
+    decision = unseen(service, answering=False)
+    first, second = decision.addresses[:2]
+    service.logged(record(decision.flight, ended=False, served=first))
+    clock.now += 1.1
+    service.logged(record(decision.flight, served=second, ttft_s=1.05))
+    clock.now += 0.9
+    assert unseen(service).left_out == (first,)
+    clock.now += 0.2
+    assert unseen(service).left_out == ()
