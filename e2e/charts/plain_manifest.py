@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from api_servers import ROOT, TOOLS
 
@@ -16,7 +17,7 @@ HEADER = """\
 def plain() -> str:
     """The manifests, without what only helm reads. Raises CalledProcessError when helm refuses."""
     values, chart = ROOT / "manifests" / "picker-values.yaml", ROOT / "charts" / "picker"
-    argv = [TOOLS / "helm", "template", RELEASE, chart, "--namespace", NAMESPACE, "--values", values]
+    argv: list[str | Path] = [TOOLS / "helm", "template", RELEASE, chart, "--namespace", NAMESPACE, "--values", values]
     rendered = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
     return HEADER + OF_HELM.sub("", rendered)
 

@@ -7,11 +7,12 @@ import time
 import pytest
 from cluster_tools import Failed, Space
 
+CONTAINERS = [{"name": "vllm", "image": "vllm:1"}]
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "engine", "labels": {"app": "vllm"}},
-    "spec": {"containers": [{"name": "vllm", "image": "vllm:1"}]},
+    "spec": {"containers": CONTAINERS},
 }
 EVENT_TYPE = 'jsonpath={.type}{"\\n"}'
 
@@ -27,7 +28,7 @@ def test_apply_changes_adds_and_takes_away(space: Space) -> None:
 
 
 def test_apply_merges_containers_by_their_names(space: Space) -> None:
-    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": POD["spec"]["containers"]}}
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": CONTAINERS}}
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -20,7 +20,7 @@ def rows(text: str) -> Iterator[tuple[str, str, str]]:
     yield from _below(yaml.compose(text), "", text.splitlines())
 
 
-def _below(node: yaml.Node, path: str, lines: list[str]) -> Iterator[tuple[str, str, str]]:
+def _below(node: yaml.Node | None, path: str, lines: list[str]) -> Iterator[tuple[str, str, str]]:
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
         here = f"{path}.{key.value}".lstrip(".")
@@ -41,7 +41,7 @@ def _all(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
 
 def _comment(key: yaml.Node, lines: list[str]) -> str:
     """The lines of comment that stand right above a key, at its indent."""
-    start, words = " " * key.start_mark.column + "# ", []
+    start, words = " " * key.start_mark.column + "# ", list[str]()
     for line in reversed(lines[: key.start_mark.line]):
         if not line.startswith(start):
             break

@@ -16,6 +16,7 @@ import psutil
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from picker.server.envoy import RequestMode, ResponsePath
 from picker.server.processes import Child, Children
 from picker.server.up.ports import HOST
 from picker.server.up.stack import EngineAddress, SimulatedEngines, Stack, engine_argv
@@ -63,9 +64,11 @@ class Reply:
     def usage(self) -> dict[str, Any]:
         """Token counts, from the last event that has some or from the one JSON body."""
         if not self.headers["content-type"].startswith("text/event-stream"):
-            return self.json()["usage"]
-        events = [json.loads(line[6:]) for line in self.body.splitlines() if line.startswith(b"data: {")]
-        return next(event["usage"] for event in reversed(events) if event.get("usage"))
+            parts = [self.json()]
+        else:
+            parts = [json.loads(line[6:]) for line in self.body.splitlines() if line.startswith(b"data: {")]
+        usage: dict[str, Any] = next(part["usage"] for part in reversed(parts) if part.get("usage"))
+        return usage
 
 
 @dataclass(slots=True)
@@ -76,6 +79,18 @@ class Gateway:
     session: aiohttp.ClientSession
     settings: Mapping[str, object] = field(default_factory=dict)
     argv: Sequence[str] = ()
+
+    @property
+    def picker(self) -> Child:
+        """The latest, be it running or not."""
+        assert self.stack.picker is not None, "no picker was started"
+        return self.stack.picker
+
+    @property
+    def envoy(self) -> Child:
+        """The latest."""
+        assert self.stack.envoy is not None, "no Envoy was started"
+        return self.stack.envoy
 
     async def ask(
         self, body: Any = None, path: str = CHAT, headers: Mapping[str, str] | None = None, reply: Reply | None = None
@@ -171,7 +186,7 @@ class Gateway:
 
     async def start_picker(self) -> None:
         """A new picker at the place of one that is gone, unless there is one."""
-        if not self.stack.picker.running:
+        if not self.picker.running:
             await self.stack.start_picker(self.settings, self.argv)
 
     def engine(self, address: str) -> Child:
@@ -181,8 +196,9 @@ class Gateway:
 
     async def start_engine(self, spec: SimulatedEngines, at: EngineAddress) -> None:
         """A new engine at the place of one that is gone."""
-        ports = [int(str(place).rpartition(":")[2]) for place in (at.address, at.kv_events, at.kv_replay)]
-        await self.stack.children.start(f"engine-at-{ports[0]}", engine_argv(*ports, at.gpu, spec))
+        places = (at.address, at.kv_events, at.kv_replay)
+        port, events, replay = (int(str(place).rpartition(":")[2]) for place in places)
+        await self.stack.children.start(f"engine-at-{port}", engine_argv(port, events, replay, at.gpu, spec))
 
         async def answers() -> bool:
             with contextlib.suppress(aiohttp.ClientError):
@@ -203,7 +219,7 @@ async def until(condition: Callable[[], Awaitable[Any]], patience_s: float = PAT
 
 def child_with(running: Gateway, *argv: str) -> psutil.Process | None:
     """The child of the supervisor that was called with these arguments, in a row."""
-    for child in psutil.Process(running.stack.picker.pid).children():
+    for child in psutil.Process(running.picker.pid).children():
         command = child.cmdline() if child.status() != psutil.STATUS_ZOMBIE else []
         if any(tuple(command[i : i + len(argv)]) == argv for i in range(len(command))):
             return child
@@ -212,8 +228,8 @@ def child_with(running: Gateway, *argv: str) -> psutil.Process | None:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    path: str = "access-log",
-    mode: str = "full-duplex",
+    path: ResponsePath = "access-log",
+    mode: RequestMode = "full-duplex",
     *,
     engines: int = 2,
     speedup: float = 10.0,
@@ -244,7 +260,7 @@ async def gateway(
                 await stack.start_picker(running.settings, argv)
                 await stack.start_envoy(path, mode, tls=tls)
                 yield running
-                picker_log = stack.picker.log.read_text()
+                picker_log = running.picker.log.read_text()
         except BaseException:
             for child in children.all:
                 print(f"--- {child.name}, exit status {child.process.returncode}\n{child.tail(30)}")

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from gateway import GPU, Gateway, Reply, chat, gateway, new_words, scribe, until
 
+from picker.server.envoy import ResponsePath
 from picker.server.up.stack import EngineAddress, SimulatedEngines
 
 FRESH_S = 4.0
@@ -41,7 +42,9 @@ def fresh(age: float | None) -> bool:
 
 
 @pytest.mark.parametrize("path", ["access-log", "echo"])
-async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_when_it_is_back(path: str) -> None:
+async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_when_it_is_back(
+    path: ResponsePath,
+) -> None:
     async with gateway(path, engines=3, speedup=1.0) as running:
         replies, tasks = await running.begin_many(9, max_tokens=500)
         dead = (await running.decisions(replies[0].request_id))[0]["chosen"]
@@ -67,7 +70,7 @@ async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_whe
 
         async def served_again() -> bool:
             reply = await running.ask(chat(new_words()))
-            return (await running.decided(reply.request_id))["outcome"]["served"] == dead
+            return bool((await running.decided(reply.request_id))["outcome"]["served"] == dead)
 
         await until(served_again)
 

@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from picker.server.tls import self_signed
 from picker.server.up.ports import HOST
 
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+ANSWERS = health_pb2.HealthCheckResponse
+SERVING, NOT_SERVING = int(ANSWERS.SERVING), int(ANSWERS.NOT_SERVING)
 READINESS = ["", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension"]
 
 
@@ -33,7 +34,7 @@ async def test_both_ports_answer_every_name_that_gateways_and_charts_ask_for_unt
                 assert await health(port, name) == SERVING
 
         _, (task,) = await running.begin_many(1, max_tokens=400)
-        running.stack.picker.signal(signal.SIGTERM)
+        running.picker.signal(signal.SIGTERM)
 
         async def not_ready() -> bool:
             return await health(running.stack.health_port, "readiness") == NOT_SERVING
@@ -88,4 +89,4 @@ async def test_a_new_certificate_is_served_to_new_connections_and_a_broken_one_i
         (tmp_path / "tls.key").write_text("half a ke")
         assert await serial() == second
         assert (await running.ask(chat())).ok
-        assert '"certificate not reloaded"' in running.stack.picker.log.read_text()
+        assert '"certificate not reloaded"' in running.picker.log.read_text()

@@ -23,7 +23,7 @@ from picker.server.up.stack import SimulatedEngines, Stack, command
 from tests.kube_fake import FakeApiServer, fake_api_server
 
 CRDS = Path(__file__).parents[2] / "crds"
-SERVING = health_pb2.HealthCheckResponse.SERVING
+SERVING = int(health_pb2.HealthCheckResponse.SERVING)
 
 
 def inference_pool(name: str, ports: Sequence[int]) -> dict[str, Any]:

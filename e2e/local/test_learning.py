@@ -31,7 +31,7 @@ async def running(stack: Gateway) -> AsyncIterator[Gateway]:
     await stack.start_picker()
     await stack.at_rest()
     yield stack
-    if stack.stack.picker.running:
+    if stack.picker.running:
         await stack.at_rest()
 
 
@@ -79,7 +79,7 @@ async def taken_over(running: Gateway) -> dict[str, Any]:
 
 def trainer_of(running: Gateway) -> psutil.Process | None:
     """The picker's trainer process."""
-    children = psutil.Process(running.stack.picker.pid).children()
+    children = psutil.Process(running.picker.pid).children()
     return next((child for child in children if "picker.server.trainer" in " ".join(child.cmdline())), None)
 
 
@@ -129,8 +129,8 @@ async def test_a_restarted_picker_picks_by_its_model_from_the_first_request_on(r
     async with traffic(running):
         before = await taken_over(running)
     await running.at_rest()
-    running.stack.picker.signal(signal.SIGTERM)
-    assert await asyncio.wait_for(running.stack.picker.process.wait(), PATIENCE_S) == 0
+    running.picker.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(running.picker.process.wait(), PATIENCE_S) == 0
     await running.start_picker()
     facts = await learned(running)
     assert facts["version"] >= before["version"]
@@ -143,8 +143,8 @@ async def test_a_restarted_picker_picks_by_its_model_from_the_first_request_on(r
 
 async def test_no_trainer_outlives_a_picker_that_is_killed(running: Gateway) -> None:
     trainer = await until(lambda: asyncio.to_thread(trainer_of, running))
-    running.stack.picker.signal(signal.SIGKILL)
-    await running.stack.picker.process.wait()
+    running.picker.signal(signal.SIGKILL)
+    await running.picker.process.wait()
 
     async def gone() -> bool:
         return not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE
@@ -153,10 +153,10 @@ async def test_no_trainer_outlives_a_picker_that_is_killed(running: Gateway) -> 
 
 
 async def test_a_damaged_memory_is_passed_over(running: Gateway) -> None:
-    running.stack.picker.signal(signal.SIGKILL)
-    await running.stack.picker.process.wait()
+    running.picker.signal(signal.SIGKILL)
+    await running.picker.process.wait()
     (Path(running.argv[-1]) / "learned-0").write_bytes(b"pickerL1" + bytes(100))
     await running.start_picker()
     assert (await running.ask(prompt())).ok
     assert (await learned(running))["version"] == 0
-    assert "what was learned cannot be read" in running.stack.picker.log.read_text()
+    assert "what was learned cannot be read" in running.picker.log.read_text()

@@ -24,7 +24,7 @@ async def running(way: Gateway) -> AsyncIterator[Gateway]:
     await way.start_picker()
     await way.at_rest()
     yield way
-    if way.stack.picker.running:
+    if way.picker.running:
         await way.at_rest()
 
 
@@ -43,12 +43,12 @@ async def load(running: Gateway, until_set: asyncio.Event) -> list[Reply]:
 
 
 async def killed(running: Gateway) -> None:
-    running.stack.picker.signal(signal.SIGKILL)
-    await running.stack.picker.process.wait()
+    running.picker.signal(signal.SIGKILL)
+    await running.picker.process.wait()
 
 
 async def ended_well(running: Gateway) -> None:
-    assert await asyncio.wait_for(running.stack.picker.process.wait(), 30) == 0
+    assert await asyncio.wait_for(running.picker.process.wait(), 30) == 0
 
 
 @through("access-log full-duplex", "access-log buffered", "detach full-duplex")
@@ -58,7 +58,7 @@ async def test_a_picker_that_is_told_to_stop_breaks_no_running_answer(running: G
     await running.at_rest()
     _, (endless,) = await running.begin_many(1, max_tokens=10_000)
     replies, tasks = await running.begin_many(12, max_tokens=400)
-    running.stack.picker.signal(signal.SIGTERM)
+    running.picker.signal(signal.SIGTERM)
     await ended_well(running)
     assert not endless.done()
     await running.start_picker()
@@ -120,7 +120,7 @@ async def test_words_about_the_flights_of_an_earlier_process_release_nothing(run
 @through("echo full-duplex")
 async def test_an_echoing_picker_finishes_its_answers_before_it_goes(running: Gateway) -> None:
     replies, tasks = await running.begin_many(8, max_tokens=200)
-    running.stack.picker.signal(signal.SIGTERM)
+    running.picker.signal(signal.SIGTERM)
     await asyncio.gather(*tasks)
     assert all(reply.ok for reply in replies)
     await ended_well(running)
@@ -129,10 +129,11 @@ async def test_an_echoing_picker_finishes_its_answers_before_it_goes(running: Ga
 @through("access-log full-duplex", "echo full-duplex")
 async def test_an_envoy_that_dies_and_comes_back_leaves_nothing_in_the_ledger(running: Gateway) -> None:
     replies, tasks = await running.begin_many(8, max_tokens=10_000)
-    running.stack.envoy.signal(signal.SIGKILL)
+    running.envoy.signal(signal.SIGKILL)
     await asyncio.gather(*tasks)
     assert not any(reply.ok for reply in replies)
     # Its access log is connected again before anybody could wonder where the old one is.
+    assert running.stack.envoy_spec is not None
     await running.stack.launch_envoy(running.stack.envoy_spec)
     afterwards = await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(10)))
     assert all(reply.ok for reply in afterwards)
@@ -144,7 +145,7 @@ async def test_an_envoy_that_dies_and_comes_back_leaves_nothing_in_the_ledger(ru
 async def test_an_echoing_picker_stops_waiting_when_the_drain_time_is_over() -> None:
     async with gateway("echo", engines=1, speedup=1.0, argv=["--drain-timeout", "0.5"]) as running:
         replies, tasks = await running.begin_many(1, max_tokens=10_000)
-        running.stack.picker.signal(signal.SIGTERM)
+        running.picker.signal(signal.SIGTERM)
         await ended_well(running)
         await asyncio.gather(*tasks)
         assert not replies[0].whole

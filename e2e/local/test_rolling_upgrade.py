@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -81,7 +82,7 @@ async def two_pickers() -> AsyncIterator[tuple[Gateway, list[Replica]]]:
                 for replica in replicas:
                     await replica.start(children)
                 for replica in replicas:
-                    await until(lambda replica=replica: listens(replica, session))
+                    await until(partial(listens, replica, session))
                 stack.url, stack.envoy_admin = f"http://{HOST}:{ports[8]}", f"http://{HOST}:{ports[9]}"
                 grpc = tuple(replica.ports[0] for replica in replicas)
                 await stack.launch_envoy(EnvoySpec(ports[8], ports[9], grpc, endpoints=addresses, response_path="echo"))

@@ -74,8 +74,8 @@ async def in_front_of(engine: str, fault: Fault) -> AsyncIterator[str]:
     async with aiohttp.ClientSession(engine, connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def serve(request: web.Request) -> web.StreamResponse:
-            how = {"data": await request.read(), "headers": {"Content-Type": request.content_type}}
-            async with session.request(request.method, request.path, **how) as answer:
+            body, headers = await request.read(), {"Content-Type": request.content_type}
+            async with session.request(request.method, request.path, data=body, headers=headers) as answer:
                 return await fault(request, answer)
 
         app = web.Application(client_max_size=64 << 20)

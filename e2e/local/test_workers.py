@@ -26,7 +26,7 @@ async def running(stack: Gateway) -> AsyncIterator[Gateway]:
     await stack.start_picker()
     await stack.at_rest()
     yield stack
-    if stack.stack.picker.running:
+    if stack.picker.running:
         await stack.at_rest()
 
 
@@ -172,15 +172,15 @@ async def test_while_the_collector_is_dead_picks_go_on_and_the_next_one_is_heard
 async def test_one_signal_ends_them_all(running: Gateway) -> None:
     workers = [worker_process(running, worker) for worker in (0, 1)]
     assert all(workers)
-    running.stack.picker.signal(signal.SIGTERM)
-    assert await asyncio.wait_for(running.stack.picker.process.wait(), PATIENCE_S) == 0
+    running.picker.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(running.picker.process.wait(), PATIENCE_S) == 0
     assert not any(worker.is_running() for worker in workers if worker is not None)
 
 
 async def test_workers_do_not_outlive_a_supervisor_that_is_killed(running: Gateway) -> None:
     workers = [worker for worker in (worker_process(running, number) for number in (0, 1)) if worker is not None]
     assert len(workers) == 2
-    running.stack.picker.signal(signal.SIGKILL)
+    running.picker.signal(signal.SIGKILL)
 
     async def gone() -> bool:
         return not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)

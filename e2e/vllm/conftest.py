@@ -25,8 +25,9 @@ async def install() -> VllmInstall:
 async def engine(install: VllmInstall) -> AsyncIterator[Session]:
     """A real model with a small cache, on the core that the system uses least."""
     (core,) = spread_cores(1)
+    port, events, replay = PORTS[:3]
     spec = VllmEngine(
-        install.model("smollm2"), *PORTS[:3], core=core, max_model_len=2048, kv_bytes=SMALL_KV, dev_mode=True
+        install.model("smollm2"), port, events, replay, core=core, max_model_len=2048, kv_bytes=SMALL_KV, dev_mode=True
     )
     async with serving(spec, install.venv, "e2e-smollm2") as session:
         yield session

@@ -119,9 +119,10 @@ async def busy_metrics(session: Session) -> str:
 
 async def main(folder: Path) -> None:
     install = await ensure_vllm()
+    port, events_port, replay_port = PORTS[:3]
     engine = VllmEngine(
-        install.model("smollm2"), *PORTS[:3], core=1, max_model_len=1024, max_num_seqs=3, kv_bytes=41 * BLOCK_BYTES,
-        dev_mode=True,
+        install.model("smollm2"), port, events_port, replay_port, core=1, max_model_len=1024, max_num_seqs=3,
+        kv_bytes=41 * BLOCK_BYTES, dev_mode=True,
     )  # fmt: skip
     with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as events:
         events.subscribe(b"")

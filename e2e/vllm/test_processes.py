@@ -54,7 +54,8 @@ async def test_no_engine_process_is_left_when_its_starter_is_killed(install: Vll
 async def test_a_stopped_engine_leaves_neither_process_nor_shared_memory(install: VllmInstall) -> None:
     (core,) = spread_cores(1)
     before, others = set(os.listdir(SHARED)), set(psutil.Process().children(recursive=True))
-    engine = VllmEngine(install.model("tiny"), *PORTS[13:16], core=core, kv_bytes=8 << 20, max_model_len=1024)
+    port, events, replay = PORTS[13:16]
+    engine = VllmEngine(install.model("tiny"), port, events, replay, core=core, kv_bytes=8 << 20, max_model_len=1024)
     async with serving(engine, install.venv, "e2e-stopped"):
         group = [each for each in psutil.Process().children(recursive=True) if each not in others]
         assert len(group) > 1

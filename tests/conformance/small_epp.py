@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,6 +21,7 @@ TESTING = ExchangeSettings(
     selection_header="test-epp-endpoint-selection", served_header="x-conformance-test-served-endpoint"
 )
 
+Context = grpc.aio.ServicerContext[Any, Any]
 Replies = list[ProcessingResponse]
 Twist = Callable[[ProcessingRequest, Replies], Iterable[ProcessingResponse]]
 
@@ -39,7 +41,7 @@ class SmallEpp:
     twist: Twist = lambda said, replies: replies
     errors: bool = False
 
-    async def process(self, _: object, context: grpc.aio.ServicerContext) -> None:
+    async def process(self, _: object, context: Context) -> None:
         exchange = Exchange(self.settings)
         while not exchange.done and (message := await context.read()) is not grpc.aio.EOF:
             for event in exchange.receive(message):
@@ -53,7 +55,7 @@ class SmallEpp:
             for reply in said:
                 await context.write(reply.SerializeToString())
 
-    async def _decide(self, exchange: Exchange, arrived: RequestArrived, context: grpc.aio.ServicerContext) -> None:
+    async def _decide(self, exchange: Exchange, arrived: RequestArrived, context: Context) -> None:
         subset = self.restrict(arrived)
         found = [each for each in self.pool if subset is None or {each, each.partition(":")[0]} & set(subset)]
         if found:
@@ -68,7 +70,7 @@ class SmallEpp:
 async def serving(small: SmallEpp, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
     """The port of 127.0.0.1 where this EPP and its health service listen."""
     server, health = grpc.aio.server(options=LIMITS), HealthServicer()
-    handler = grpc.stream_stream_rpc_method_handler(small.process)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(small.process)
     service = grpc.method_handlers_generic_handler(NAMES[3], {"Process": handler})
     server.add_generic_rpc_handlers((service,))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

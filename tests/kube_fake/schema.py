@@ -6,7 +6,7 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from .errors import Cause
 
 Schema = Mapping[str, Any]
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool}
-BOUNDS = {
+BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "maxLength": ("Too long", lambda value, limit: len(value) <= limit),
     "minLength": ("Too short", lambda value, limit: len(value) >= limit),
     "maxItems": ("Too many", lambda value, limit: len(value) <= limit),
