@@ -285,10 +285,11 @@ class Heard:
 @dataclass
 class Scribe:
     """An engine that writes down what it hears. Its /metrics never answer when it is `mute`; it answers no request at
-    all, but breaks the connection, when it `breaks`."""
+    all, but breaks the connection, when it `breaks`. All others it answers with `status`."""
 
     mute: bool = False
     breaks: bool = False
+    status: int = 200
     heard: list[Heard] = field(default_factory=list)
     address: str = ""
 
@@ -305,7 +306,7 @@ class Scribe:
         self.heard.append(Heard(request.method, request.path, headers, await request.read()))
         if self.breaks and request.transport is not None:
             request.transport.abort()
-        return web.json_response({"usage": {"prompt_tokens": 5, "completion_tokens": 1}})
+        return web.json_response({"usage": {"prompt_tokens": 5, "completion_tokens": 1}}, status=self.status)
 
 
 @contextlib.asynccontextmanager

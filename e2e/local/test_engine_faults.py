@@ -4,7 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 import pytest_asyncio
@@ -37,6 +40,12 @@ async def ages(running: Gateway) -> dict[str, float | None]:
     return {row["address"]: row["age_s"] for row in decision["endpoints"]}
 
 
+async def envoy_retries(running: Gateway) -> int:
+    """Requests that Envoy sent to the next of a list."""
+    async with running.session.get(f"{running.stack.envoy_admin}/stats?filter=cluster.pool.upstream_rq_retry$") as page:
+        return int((await page.text()).rpartition(":")[2])
+
+
 def fresh(age: float | None) -> bool:
     return age is not None and age < FRESH_S
 
@@ -56,13 +65,20 @@ async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_whe
         outcome = (await running.decided(replies[0].request_id))["outcome"]
         assert (outcome["status"], outcome["complete"]) == (200, False)
 
-        # The picker does not know yet; Envoy goes down its list.
-        afterwards = await asyncio.gather(*(running.ask(chat(new_words())) for _ in range(12)))
-        assert all(reply.ok for reply in afterwards)
-        outcomes = [(await running.decided(reply.request_id)) for reply in afterwards]
-        assert dead not in {each["outcome"]["served"] for each in outcomes}
-        assert any(each["chosen"] == dead for each in outcomes)
-        assert await running.metric("picker_fallback_served_total") > 0
+        retried = await envoy_retries(running)
+        afterwards = []
+        for _ in range(30):
+            reply = await running.ask(chat(new_words()))
+            assert reply.ok
+            afterwards.append(await running.decided(reply.request_id))
+        # Envoy goes down the list of the few picks that try it, each at least twice as long after the one before.
+        assert dead not in {each["outcome"]["served"] for each in afterwards}
+        assert [dead] in [each["left_out"] for each in afterwards]
+        tried = [each["at"] for each in afterwards if each["chosen"] == dead]
+        gaps = [later - earlier for earlier, later in pairwise(tried)]
+        assert all(gap >= 2**i for i, gap in enumerate(gaps)), gaps
+        assert await envoy_retries(running) - retried == len(tried)
+        assert (await running.pool())[dead]["failing"]["because"] in ("unreached", "broken")
         await running.at_rest()
 
         place = next(engine for engine in running.stack.engines if engine.address == dead)
@@ -73,6 +89,34 @@ async def test_a_killed_engine_breaks_its_own_answers_only_and_is_used_again_whe
             return bool((await running.decided(reply.request_id))["outcome"]["served"] == dead)
 
         await until(served_again)
+        assert (await running.pool())[dead]["failing"] is None
+
+
+@pytest.mark.parametrize("path", ["access-log", "echo"])
+async def test_an_engine_that_answers_500_to_everything_fails_a_few_requests_only(path: ResponsePath) -> None:
+    at_once, began = asyncio.Semaphore(8), time.monotonic()
+    async with scribe() as bad, gateway(path, engines=2, more=[EngineAddress(bad.address)]) as running:
+        bad.status = 500
+
+        async def one() -> int:
+            async with at_once:
+                return (await running.ask(chat(new_words()))).status
+
+        statuses = Counter(await asyncio.gather(*(one() for _ in range(300))))
+        # Three in a row, those on their way until that is told, and trials after 1, 2, 4 s and so on to 30.
+        failed = 3 + 2 * 8 + 6 + (time.monotonic() - began) / 30
+        assert set(statuses) == {200, 500}
+        assert 3 <= statuses[500] <= failed
+        assert len(bad.heard) == statuses[500]
+        assert (await running.pool())[bad.address]["failing"]["because"] == "broken"
+        assert await running.metric("picker_endpoint_failures_total", fault="broken") == statuses[500]
+        bad.status = 200
+
+        async def serves_again() -> bool:
+            await running.ask(chat(new_words()))
+            return (await running.pool())[bad.address]["failing"] is None
+
+        await until(serves_again)
 
 
 async def test_a_request_that_broke_its_engine_is_sent_to_no_other() -> None:

@@ -107,6 +107,11 @@ class Router:
         self._unsettled: Decision | None = None
         self._next = settings.first_flight + (settings.worker - settings.first_flight) % settings.workers
 
+    @property
+    def now(self) -> float:
+        """The latest time that any call was told."""
+        return self._now
+
     def update_pool(self, endpoints: Iterable[Endpoint]) -> PoolChange:
         """Serve exactly these endpoints from now on; running answers on the others are left alone."""
         self.settle()

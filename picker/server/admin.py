@@ -151,6 +151,7 @@ def _pool(router: Router, tallies: EndpointTallies) -> list[dict[str, Any]]:
                 "kv_usage": float(table.columns[scraped.KV_USAGE, slot]),
                 "in_flight": float(ledger.columns[own.IN_FLIGHT, slot]),
                 "queued_tokens": float(ledger.columns[own.QUEUED_TOKENS, slot]),
+                "failing": router.failing.told(slot, router.now),
                 **tallies.as_json(endpoint.address),
             }
         )

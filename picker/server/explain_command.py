@@ -57,6 +57,8 @@ def _request(decision: Decision) -> Text:
         said += f", decided by {by}"
     if because := decision.get("because"):
         said += f": {because}"
+    if left_out := decision.get("left_out"):
+        said += f"\nleft out, because they fail: {', '.join(left_out)}"
     return _plain(said)
 
 
@@ -98,6 +100,8 @@ def _outcome(decision: Decision) -> Text:
     if outcome is None:
         return _plain("the answer still runs")
     said = f"status {outcome['status']}, {'complete' if outcome['complete'] else 'cut off'}"
+    if fault := outcome.get("fault"):
+        said += f", {fault}"
     if outcome["served"] not in (None, decision["chosen"]):
         said += f", served by {outcome['served']}"
     (reasons,) = (row["reasons"] for row in decision["endpoints"] if row["address"] == decision["chosen"])

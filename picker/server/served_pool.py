@@ -135,6 +135,7 @@ class ServedPool:
             honour_subset=not options.disable_endpoint_subset_filter,
             emit_scores=options.emit_endpoint_scores,
         )
+        self._left_out: frozenset[str] = frozenset()
         self._watch: EngineWatch | None = None
         if isinstance(index, PrefixIndex):
             self._watch = EngineWatch(table, self.router.ledger, index, options, config)
@@ -226,8 +227,22 @@ class ServedPool:
             swept = self.service.sweep()
             if swept:
                 log.warning("answers whose end nobody told were given up; is the access log configured?", count=swept)
+            self._say_who_fails()
             self._follow_cache_config()
             await self._plan()
+
+    def _say_who_fails(self) -> None:
+        """A line when picks begin to stay away from an endpoint, and one when it serves again."""
+        known, view = self.router.failing.known, self.router.pool.view
+        if not known and not self._left_out:
+            return
+        members = zip(view.endpoints, view.slots.tolist(), strict=True)
+        out = {e.address: known[slot].fault.value for e, slot in members if slot in known and known[slot].hold_s}
+        for address in out.keys() - self._left_out:
+            log.warning("an endpoint fails, picks stay away", pool=self.name, endpoint=address, because=out[address])
+        for address in (self._left_out - out.keys()) & view.by_address.keys():
+            log.info("an endpoint serves again", pool=self.name, endpoint=address)
+        self._left_out = frozenset(out)
 
     async def _plan(self) -> None:
         """A policy's plan takes tenths of a second in large pools: another thread makes it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from msgspec import Struct
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from picker.engines import ledger as own
 from picker.engines import table as scraped
@@ -196,6 +196,14 @@ class PoolMetrics:
             addresses,
             ledger.columns[own.QUEUED_TOKENS, slots],
         )
+        known = router.failing.known
+        left_out = np.array([slot in known and known[slot].hold_s > 0 for slot in slots.tolist()], dtype=np.float64)
+        help = "1 while it fails: picks stay away, but for trials."
+        yield _each("picker_endpoint_left_out", help, "endpoint_name", addresses, left_out)
+        failures = CounterMetricFamily("picker_endpoint_failures", "Requests that endpoints failed.", labels=["fault"])
+        for fault, count in router.failing.counts.items():
+            failures.add_metric([fault.value], count)
+        yield failures
         yield gauge(
             "llm_d_epp_request_running",
             "Own requests in flight, all endpoints.",

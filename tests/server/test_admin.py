@@ -14,7 +14,7 @@ from small_service import ADDRESSES, CHAT, Clock, make_service
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.kv_stream import KvCount
 from picker.engines.scrape import ScrapeCount
-from picker.routing.outcome import Outcome
+from picker.routing.outcome import Fault, Outcome
 from picker.server.admin import MAX_DECISIONS, Shown, Together, admin_app, metrics_app
 from picker.server.service import Service
 from picker.telemetry.endpoints import EndpointTallies
@@ -75,6 +75,22 @@ async def test_the_pool_shows_every_endpoint(service: Service, admin: TestClient
     assert {"running", "waiting", "kv_usage", "queued_tokens", "picks", "failed", "ttft_ms"} <= shown["endpoints"][
         0
     ].keys()
+
+
+async def test_an_endpoint_that_fails_is_seen_on_the_pool_in_the_log_and_in_metrics(
+    service: Service, admin: TestClient, metrics: TestClient
+) -> None:
+    pick(service, "a", Outcome(status=503, served=ADDRESSES[1], fault=Fault.UNREACHED))
+    pick(service, "b")
+    rows = (await (await admin.get("/pool")).json())["endpoints"]
+    shown = {"state": "left out", "because": "unreached", "in_a_row": 1, "for_s": 1.0}
+    assert [row["failing"] for row in rows] == [None, shown, None]
+    newest, oldest = await (await admin.get("/decisions")).json()
+    assert (newest["left_out"], oldest["left_out"]) == ([ADDRESSES[1]], [])
+    assert oldest["outcome"]["fault"] == "unreached"
+    found = await samples(metrics)
+    assert found["picker_endpoint_failures_total"] == {("unreached",): 1, ("broken",): 0}
+    assert found["picker_endpoint_left_out"] == {(address,): address == ADDRESSES[1] for address in ADDRESSES}
 
 
 async def test_decisions_come_newest_first_with_reasons_and_outcome(service: Service, admin: TestClient) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from small_service import ADDRESSES, CHAT, Clock, make_service
 
 from picker.routing.decisions import as_json
-from picker.routing.outcome import Outcome
+from picker.routing.outcome import Fault, Outcome
 from picker.server.admin import Shown, admin_app
 from picker.server.explain_command import explain, explanation
 from picker.server.service import Service
@@ -84,6 +84,12 @@ def test_a_learned_pick_shows_predictions_beside_what_came_and_what_lmetric_woul
     assert f"LMetric alone would have picked {ADDRESSES[1]}: not what was chosen" in text
     for title in ("predicted ttft ms", "correction", "marginal ms", "rule cost"):
         assert title in text
+
+
+def test_endpoints_that_were_left_out_because_they_fail_are_named(service: Service) -> None:
+    failed = Outcome(status=503, served=ADDRESSES[1], fault=Fault.UNREACHED)
+    assert "status 503, cut off, unreached" in shown(pick(service, outcome=failed))
+    assert f"left out, because they fail: {ADDRESSES[1]}" in shown(pick(service))
 
 
 def test_an_excluded_endpoint_and_an_unknown_age_are_dashes(service: Service) -> None:
