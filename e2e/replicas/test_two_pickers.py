@@ -42,23 +42,39 @@ class Replica:
 
     async def chosen(self, words: str) -> str:
         """The engine that a prompt is picked for."""
-        name = await self.ask(words)
-        async with self.session.get(f"{self.stack.admin}/decisions/{name}") as response:
-            (decision,) = await response.json()
-        engine: str = decision["chosen"]
-        return engine
+        return (await self.chosen_by(words))[1]
 
-    async def metric(self, name: str, **labels: str) -> float:
-        async with self.session.get(f"{self.stack.metrics}/metrics") as response:
+    async def chosen_by(self, words: str) -> tuple[int, str]:
+        """The worker that picks for a prompt, and the engine."""
+        name = await self.ask(words)
+        for worker in range(self.stack.workers):
+            async with self.session.get(f"{beside(self.stack.admin, worker)}/decisions/{name}") as response:
+                if isinstance(decisions := await response.json(), list):
+                    return worker, decisions[0]["chosen"]
+        raise AssertionError(f"nobody picked for {name}")
+
+    async def metric(self, name: str, worker: int = 0, **labels: str) -> float:
+        async with self.session.get(f"{beside(self.stack.metrics, worker)}/metrics") as response:
             families = text_string_to_metric_families(await response.text())
         samples = (sample for family in families for sample in family.samples)
         return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
-    async def until(self, name: str, value: float, **labels: str) -> None:
-        await until(lambda: self._is(name, value, labels))
+    async def until(self, name: str, value: float, worker: int = 0, **labels: str) -> None:
+        await until(lambda: self._is(name, value, worker, labels))
 
-    async def _is(self, name: str, value: float, labels: dict[str, str]) -> bool:
-        return await self.metric(name, **labels) == value
+    async def until_all(self, name: str, value: float) -> None:
+        """Every worker says so."""
+        for worker in range(self.stack.workers):
+            await self.until(name, value, worker)
+
+    async def _is(self, name: str, value: float, worker: int, labels: dict[str, str]) -> bool:
+        return await self.metric(name, worker, **labels) == value
+
+
+def beside(url: str, worker: int) -> str:
+    """The same port of another worker."""
+    host, _, port = url.rpartition(":")
+    return f"{host}:{int(port) + worker}"
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -77,26 +93,34 @@ class Pair:
     socket: Path
 
     async def together(self) -> None:
-        for replica in (self.one, self.two):
-            await replica.until("picker_replicas_heard", 1)
-            await replica.until("picker_replicas_alone", 0)
+        for replica, other in ((self.one, self.two), (self.two, self.one)):
+            await replica.until_all("picker_replicas_heard", other.stack.workers)
+            await replica.until_all("picker_replicas_alone", 0)
+
+
+@dataclass(frozen=True)
+class Each:
+    """What both pickers are like."""
+
+    policy: str = "multiplicative"
+    workers: int = 1
 
 
 @pytest_asyncio.fixture
 async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    """Both with the policy that the test names, or else the rule."""
-    policy = getattr(request, "param", "multiplicative")
+    """Both as the test says, or else by the rule and of one process."""
+    each: Each = getattr(request, "param", Each())
     children, socket = Children(tmp_path / "logs"), tmp_path / "redis.sock"
     timeout = aiohttp.ClientTimeout(total=120)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             server = await start_server(children, socket)
-            stacks = [Stack(children, tmp_path / name) for name in ("one", "two")]
+            stacks = [Stack(children, tmp_path / name, workers=each.workers) for name in ("one", "two")]
             await stacks[0].start_simulated(SimulatedEngines([GPU] * ENGINES))
             stacks[1].engines = stacks[0].engines
             for stack in stacks:
                 stack.folder.mkdir()
-                await stack.start_picker({"replicasUrl": f"unix://{socket}"}, ["--policy", policy])
+                await stack.start_picker({"replicasUrl": f"unix://{socket}"}, ["--policy", each.policy])
                 await stack.start_envoy("access-log")
             replicas = [Replica(stack, session) for stack in stacks]
             there = Pair(replicas[0], replicas[1], server, children, socket)
@@ -143,7 +167,40 @@ async def test_without_the_server_each_serves_alone_and_says_so_and_with_it_both
     await asyncio.gather(*(replica.ask("and now?") for replica in replicas))
 
 
-@pytest.mark.parametrize("pair", ["learned"], indirect=True)
+COLLECTOR = 4
+"""Its metrics port, counted from the first of two workers'."""
+
+
+@pytest.mark.parametrize("pair", [Each(workers=2)], indirect=True)
+async def test_what_any_worker_of_one_places_and_counts_every_worker_of_the_other_knows(pair: Pair) -> None:
+    one, two = pair.one, pair.two
+    placed: dict[str, tuple[int, str]] = {}
+    while {worker for worker, _ in placed.values()} != {0, 1}:
+        prompt = f"{len(placed)} " + "word " * 2000
+        placed[prompt] = await one.chosen_by(prompt)
+
+    async def alike() -> bool:
+        known = [await replica.metric("llm_d_epp_prefix_indexer_size", COLLECTOR) for replica in (one, two)]
+        return known[0] == known[1] >= len(placed) * len(prompt) // 256
+
+    await until(alike)
+    for prompt, (_, engine) in placed.items():
+        asked: set[int] = set()
+        while asked != {0, 1}:
+            worker, chosen = await two.chosen_by(prompt)
+            asked.add(worker)
+            assert chosen == engine
+
+    await two.until_all("picker_replicas_in_flight", 0)
+    streams = [asyncio.create_task(one.ask(f"{i} go on", max_tokens=100_000, stream=True)) for i in range(5)]
+    await two.until_all("picker_replicas_in_flight", 5)
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+    await two.until_all("picker_replicas_in_flight", 0)
+
+
+@pytest.mark.parametrize("pair", [Each("learned")], indirect=True)
 async def test_what_came_of_the_picks_of_one_teaches_the_other(pair: Pair) -> None:
     await asyncio.gather(*(pair.one.ask(f"{i} hello", max_tokens=4, stream=True) for i in range(12)))
     await pair.two.until("picker_learning_heard_rows_total", 12)
