@@ -15,6 +15,8 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 from numpy.typing import NDArray
 
+from picker.engines.kernels import LAYOUT
+
 Arrays = TypeVar("Arrays", bound=tuple[Any, ...])
 Bundle = NDArray[np.int64]
 """Per array its address, shape and strides. It keeps none alive: whoever holds a bundle holds the arrays as well."""
@@ -41,6 +43,7 @@ def bundling(like: Arrays) -> tuple[Callable[[Arrays], Bundle], Callable[[Bundle
 
         return kind(types.Array(types.int64, 1, "C")), code
 
+    setattr(unbundled, LAYOUT, str(kind))
     return bundled, cast(Callable[[Bundle], Arrays], intrinsic(unbundled))
 
 

@@ -1,8 +1,8 @@
 """How numba is asked to compile what must run at machine speed, and when machine code of an earlier process may serve.
 
 numba keeps machine code under the text of the file that a function stands in. What is compiled into it from other
-files would go unnoticed: kernels here are kept under the stamps of the kernels and intrinsics they call and the values
-of their constants, too.
+files would go unnoticed: kernels here are kept under the stamps of the kernels and intrinsics they call, the layouts of
+the bundles they take apart and the values of their constants, too.
 """
 
 import inspect
@@ -14,6 +14,9 @@ import numpy as np
 from numba import njit
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+LAYOUT = "layout"
+"""Attribute of an intrinsic's code: which types it makes, where its file alone does not tell."""
 
 _BARE: dict[str, Any] = {"cache": True, "_nrt": False}
 
@@ -40,7 +43,7 @@ def stamp_of(thing: object) -> object:
         return repr(thing)
     if (intrinsic := getattr(thing, "_defn", None)) is not None:
         stat = os.stat(inspect.getfile(intrinsic))
-        return stat.st_mtime, stat.st_size
+        return stat.st_mtime, stat.st_size, getattr(intrinsic, LAYOUT, None)
     files = _files(thing)
     return None if files is None else files._source_stamp
 

@@ -73,3 +73,40 @@ def test_a_change_of_an_intrinsic_is_compiled_anew(folder: Path) -> None:
     assert run(folder) == (22, 0)
     (folder / "called.py").write_text(INTRINSIC.format(more=300))
     assert run(folder) == (602, 0)
+
+
+LAID_OUT = """
+from typing import NamedTuple
+
+import numpy as np
+
+from picker.engines.bundle import bundling
+
+
+class Arrays(NamedTuple):
+    {fields}: np.ndarray
+
+
+ARRAYS = Arrays(**{{"first": np.ones(2), "second": np.zeros((2, 2))}})
+bundled, called = bundling(ARRAYS)
+"""
+READER = """
+from called import ARRAYS, bundled, called
+from picker.engines.kernels import bare
+
+
+@bare
+def calling(bundle):
+    return called(bundle).first[1]
+
+
+print(int(calling(bundled(ARRAYS))), sum(calling.stats.cache_hits.values()))
+"""
+
+
+def test_a_bundle_that_is_laid_out_otherwise_is_compiled_anew(folder: Path) -> None:
+    (folder / "calling.py").write_text(READER)
+    (folder / "called.py").write_text(LAID_OUT.format(fields="first: np.ndarray\n    second"))
+    assert [run(folder), run(folder)] == [(1, 0), (1, 1)]
+    (folder / "called.py").write_text(LAID_OUT.format(fields="second: np.ndarray\n    first"))
+    assert run(folder) == (1, 0)
