@@ -118,6 +118,12 @@ async def test_an_engine_that_answers_500_to_everything_fails_a_few_requests_onl
 
         await until(serves_again)
 
+        async def both_were_said() -> bool:
+            said = running.picker.log.read_text()
+            return "an endpoint fails, picks stay away" in said and "an endpoint serves again" in said
+
+        await until(both_were_said)
+
 
 async def test_a_request_that_broke_its_engine_is_sent_to_no_other() -> None:
     async with (

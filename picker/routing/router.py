@@ -18,7 +18,8 @@ from picker.routing.choice import choose
 from picker.routing.decisions import Decision, DecisionLog
 from picker.routing.failing import Failing
 from picker.routing.hits import PrefixHits
-from picker.routing.outcome import Fault, Outcome
+from picker.routing.outcome import Outcome
+from picker.routing.verdicts import Verdicts
 
 
 class NoEndpoint(Exception):
@@ -97,6 +98,7 @@ class Router:
         self.ledger = Ledger() if ledger is None else ledger
         self.log = DecisionLog() if log is None else log
         self.failing = Failing()
+        self._verdicts = Verdicts(self.pool, self.failing)
         self._learns = policy if isinstance(policy, Learns) else None
         self._admits = admits
         self._now = 0.0
@@ -237,15 +239,15 @@ class Router:
         facts.status = facts.status or status
         if facts.status not in (0, 200):
             return
-        self._for(decision)
+        self._verdicts.began(decision)
         if self._learns is not None and facts.streamed and not decision.fell_back:
             self._learns.first_byte(flight, max(0.0, now - decision.at) if ttft_s is None else ttft_s, now)
 
     def served(self, flight: int, address: str, now: float = 0.0) -> None:
         """The proxy says which endpoint serves, or which it tries: a later word stands for the one before.
 
-        After a fallback the reservation moves there, and who was passed over failed. Here and in `ended`, `now` is not
-        before the latest time that any call was told.
+        After a fallback the reservation moves there, and who was passed over failed. Here and in `ended`, without `now`
+        it is the latest time that any call was told.
         """
         self.settle()
         self._now = max(self._now, now)
@@ -253,15 +255,14 @@ class Router:
         if decision is None or decision.outcome.served == address:
             return
         before, decision.outcome.served = decision.outcome.served, address
-        slot = self._slot(address) if before is not None or decision.fell_back else None
+        slot = self._verdicts.slot(address) if before is not None or decision.fell_back else None
         if slot is None:
             # As picked; or an address that is none of ours, which says nothing of those that are.
             return
         self.ledger.move(flight, slot)
         if decision.fell_back:
             self.hits.placed(decision.request, slot, decision.at)
-            for passed in decision.passed_over():
-                self._against(decision, passed, Fault.UNREACHED)
+            self._verdicts.passed_over(decision, self._now)
 
     def ended(self, flight: int, outcome: Outcome, now: float = 0.0) -> Decision | None:
         """Release the flight, once: later calls and unknown flights return None."""
@@ -273,13 +274,8 @@ class Router:
         self.ledger.release(flight)
         decision.outcome.absorb(outcome)
         decision.ended = True
+        self._verdicts.ended(decision, self._now)
         facts = decision.outcome
-        if facts.fault is not None:
-            self._against(decision, facts.served or decision.addresses[0], facts.fault)
-        elif facts.complete and facts.status == 200:
-            self._for(decision)
-        if self.failing.known:
-            self.failing.over(int(decision.rows.slots[decision.chosen]), flight)
         if facts.cached_tokens is not None and facts.prompt_tokens and not decision.fell_back:
             predicted = decision.predicted_hit_tokens
             self.hits.answered(decision.request, predicted, facts.cached_tokens, facts.prompt_tokens)
@@ -288,22 +284,6 @@ class Router:
         for watcher in self._watchers:
             watcher.ended(decision)
         return decision
-
-    def _against(self, decision: Decision, address: str, fault: Fault) -> None:
-        slot = self._slot(address)
-        if slot is not None:
-            self.failing.failed(slot, fault, decision.at, self._now)
-
-    def _for(self, decision: Decision) -> None:
-        if self.failing.known:
-            slot = self._slot(decision.outcome.served or decision.addresses[0])
-            if slot is not None:
-                self.failing.succeeded(slot, decision.at)
-
-    def _slot(self, address: str) -> int | None:
-        """Of the endpoint that is at this address now, if there is one."""
-        position = self.pool.view.by_address.get(address)
-        return None if position is None else int(self.pool.view.slots[position])
 
     def is_open(self, flight: int) -> bool:
         """Whether this flight holds a reservation."""
