@@ -82,8 +82,8 @@ class ApproximateIndex:
         self._max_blocks = max_blocks
         self._now = -np.inf
         # A shelf has the same rows for this index and for one of KV events, which may need one more.
-        holders = no_holders(max_blocks) if shelf is None else no_holders(max_blocks + 1, shelf.take)
-        self._uses = _no_uses(max_blocks, holders)
+        rows = max_blocks + 1
+        self._uses = _no_uses(rows, no_holders(rows) if shelf is None else no_holders(rows, shelf.take))
         self._shelf = shelf
         self._shelved: set[int] = set()
         self._bundle = _bundled(self._uses)
@@ -186,8 +186,8 @@ def _no_slots(count: int) -> NDArray[np.int64]:
     return slots
 
 
-def _no_uses(max_blocks: int, holders: Holders) -> _Uses:
-    table, (holder, newer, older, used_at) = empty_table(max_blocks, np.uint32, np.uint32, np.uint32, np.float64)
+def _no_uses(rows: int, holders: Holders) -> _Uses:
+    table, (holder, newer, older, used_at) = empty_table(rows, np.uint32, np.uint32, np.uint32, np.float64)
     refused = np.zeros(1, np.int64)
     return _Uses(table, holder, newer, older, used_at, holders, _no_slots(64), refused)
 

@@ -72,6 +72,12 @@ def test_a_cleared_slot_holds_nothing_and_has_the_default_capacity() -> None:
     assert index.matched(many, np.array([0]), 0.0).tolist() == [float(DEFAULT_CAPACITY)]
 
 
+def test_an_index_may_have_room_for_a_single_block() -> None:
+    index = ApproximateIndex(max_blocks=1)
+    index.touch(0, u64(1, 2), now=0.0)
+    assert held(index, [1, 2], 0.0, 0) == [1.0]
+
+
 def test_a_full_index_lets_a_slot_replace_only_its_own_blocks() -> None:
     index = ApproximateIndex(max_blocks=4)
     index.touch(0, u64(1, 2, 3, 4), now=0.0)
