@@ -34,7 +34,8 @@ FRESH_S = 30.0
 
 @dataclass(slots=True)
 class Record:
-    """What is known against one endpoint. Seconds on the caller's clock; `hold_s` is 0 for a suspect."""
+    """What is known against one endpoint. Seconds on the caller's clock. `hold_s` is 0 for a suspect; `since` is when it
+    was last left out, and what was picked for before is no word about it."""
 
     fault: Fault
     failed_at: float = -math.inf
@@ -70,7 +71,7 @@ class Failing:
         record = self.known.get(slot)
         if record is None:
             record = self.known[slot] = Record(fault)
-        elif record.hold_s and picked_at <= record.since:
+        elif picked_at <= record.since:
             # One of those that led to this.
             return
         record.fault, record.failed_at = fault, now
@@ -84,7 +85,7 @@ class Failing:
     def succeeded(self, slot: int, picked_at: float) -> None:
         """The answer to a request that was picked for at `picked_at` began there, or came whole."""
         record = self.known.get(slot)
-        if record is not None and (not record.hold_s or picked_at > record.since):
+        if record is not None and picked_at > record.since:
             del self.known[slot]
 
     def over(self, slot: int, flight: int) -> None:

@@ -98,6 +98,22 @@ def test_what_becomes_of_picks_made_before_changes_nothing_any_more() -> None:
     assert candidates(failing, 0.5) == [0, 1, 3, 4, 5]
 
 
+def test_the_end_of_another_pick_is_not_that_of_the_trial() -> None:
+    failing = out_at_zero(2)
+    failing.picked(2, 7, FIRST_S)
+    failing.over(2, 6)
+    assert 2 not in candidates(failing, FIRST_S)
+
+
+def test_picks_that_go_there_for_want_of_others_are_no_trials_and_double_nothing_but_can_bring_it_back() -> None:
+    failing = out_at_zero(*POOL)
+    failing.picked(2, 7, 0.5)
+    failing.failed(2, Fault.UNREACHED, 0.5, 0.6)
+    assert (failing.known[2].until, failing.known[2].trial) == (FIRST_S, None)
+    failing.succeeded(2, 0.5)
+    assert 2 not in failing.known
+
+
 def test_a_connection_that_failed_long_ago_is_no_news() -> None:
     failing = Failing()
     failing.failed(2, Fault.UNREACHED, 0.0, 1.1 * FRESH_S)

@@ -14,7 +14,7 @@ from picker.policies.learned import Learned
 from picker.policies.policy import Scores
 from picker.policies.registry import REGISTRY
 from picker.pool.view import Endpoint
-from picker.requests.request import Hints, Request
+from picker.requests.request import Api, Hints, Request
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Fault, Outcome
 from picker.routing.router import NoEndpoint, Router, RouterSettings
@@ -298,6 +298,22 @@ def test_an_end_that_says_nothing_of_the_endpoint_counts_nowhere(outcome: Outcom
     for i in range(9):
         router.ended(router.pick(prompt(seed=i), None, now=0.0).flight, outcome, 0.1)
     assert router.failing.known == {}
+
+
+@pytest.mark.parametrize("other", [Request(), Request(api=Api.TOKENIZE, model="m")])
+def test_an_answer_that_the_model_had_no_part_in_says_nothing(other: Request) -> None:
+    """A list of models, say, which an engine may give whose model cannot run."""
+    router = make_router(addresses=ADDRESSES[:2])
+    broken = Outcome(status=500, complete=True, served=ADDRESSES[0], fault=Fault.BROKEN)
+    for _ in range(6):
+        router.ended(router.pick(other, None, now=0.0).flight, broken)
+    assert router.failing.known == {}
+    for i in range(3):
+        router.ended(router.pick(prompt(seed=i), [ADDRESSES[0]], now=0.1).flight, broken)
+        well = router.pick(other, [ADDRESSES[0]], now=0.1)
+        router.first_byte(well.flight, 0.2, status=200)
+        router.ended(well.flight, Outcome(status=200, complete=True))
+    assert router.pick(prompt(), None, now=0.3).left_out == (ADDRESSES[0],)
 
 
 def test_an_endpoint_that_takes_the_place_of_one_that_failed_is_trusted() -> None:
