@@ -34,8 +34,8 @@ FRESH_S = 30.0
 
 @dataclass(slots=True)
 class Record:
-    """What is known against one endpoint. Seconds on the caller's clock. `hold_s` is 0 for a suspect; `since` is when it
-    was last left out, and what was picked for before is no word about it."""
+    """What is known against one endpoint. Seconds on the caller's clock; `hold_s` is 0 for a suspect. `since` is when
+    it was last left out: what became of picks made before says nothing new."""
 
     fault: Fault
     failed_at: float = -math.inf

@@ -239,7 +239,8 @@ class Router:
         facts.status = facts.status or status
         if facts.status not in (0, 200):
             return
-        self._verdicts.began(decision)
+        if self.failing.known:
+            self._verdicts.began(decision)
         if self._learns is not None and facts.streamed and not decision.fell_back:
             self._learns.first_byte(flight, max(0.0, now - decision.at) if ttft_s is None else ttft_s, now)
 
@@ -274,8 +275,9 @@ class Router:
         self.ledger.release(flight)
         decision.outcome.absorb(outcome)
         decision.ended = True
-        self._verdicts.ended(decision, self._now)
         facts = decision.outcome
+        if facts.fault is not None or self.failing.known:
+            self._verdicts.ended(decision, self._now)
         if facts.cached_tokens is not None and facts.prompt_tokens and not decision.fell_back:
             predicted = decision.predicted_hit_tokens
             self.hits.answered(decision.request, predicted, facts.cached_tokens, facts.prompt_tokens)

@@ -29,7 +29,7 @@ class Verdicts:
 
     def began(self, decision: Decision) -> None:
         """The answer's body began, with status 200."""
-        if self._failing.known and _asks_the_model(decision.request):
+        if _asks_the_model(decision.request):
             slot = self.slot(decision.outcome.served or decision.addresses[0])
             if slot is not None:
                 self._failing.succeeded(slot, decision.at)
@@ -41,8 +41,7 @@ class Verdicts:
             self._against(decision, facts.served or decision.addresses[0], facts.fault, now)
         elif facts.complete and facts.status == 200:
             self.began(decision)
-        if self._failing.known:
-            self._failing.over(int(decision.rows.slots[decision.chosen]), decision.flight)
+        self._failing.over(int(decision.rows.slots[decision.chosen]), decision.flight)
 
     def _against(self, decision: Decision, address: str, fault: Fault, now: float) -> None:
         slot = self.slot(address)
