@@ -108,6 +108,7 @@ async def test_an_engine_that_answers_500_to_everything_fails_a_few_requests_onl
         assert set(statuses) == {200, 500}
         assert 3 <= statuses[500] <= failed
         assert len(bad.heard) == statuses[500]
+        await running.at_rest()
         assert (await running.pool())[bad.address]["failing"]["because"] == "broken"
         assert await running.metric("picker_endpoint_failures_total", fault="broken") == statuses[500]
         bad.status = 200
