@@ -24,7 +24,7 @@ _USAGE = (
     b'"usage":{"prompt_tokens":512,"total_tokens":%d,"completion_tokens":%d,'
     b'"prompt_tokens_details":{"cached_tokens":384}}'
 )
-_CHUNK = (
+CHUNK = (
     b'data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":1700000000,"model":"sim",'
     b'"choices":[{"index":0,"delta":{"content":" tok"},"logprobs":null,"finish_reason":null}]}\n\n'
 )
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
 
     def _next_chunk(self, left: int, total: int) -> None:
         if left:
-            self._transport.write(_framed(_CHUNK))
+            self._transport.write(_framed(CHUNK))
             self._timer = asyncio.get_running_loop().call_later(self._pace_s, self._next_chunk, left - 1, total)
         else:
             self._timer = None

@@ -53,17 +53,17 @@ async def bill(target: Target, requests: Sequence[bytes], events: int = 0) -> Bi
     Raises LoadError for an answer that is not 200, breaks off, or has not this many `events`; OSError.
     """
     messages = await _messages(target)
-    envoy, own = _cpu_s(target.envoy_pid), _cpu_s(target.pid)
+    envoy, own = cpu_s(target.envoy_pid), cpu_s(target.pid)
     answers = await send_all(target.port, requests)
     await asyncio.sleep(SETTLE_S)
-    own, envoy = _cpu_s(target.pid) - own, _cpu_s(target.envoy_pid) - envoy
+    own, envoy = cpu_s(target.pid) - own, cpu_s(target.envoy_pid) - envoy
     for answer in answers:
         if (seen := answer.body.count(b"data: ")) != events:
             raise LoadError(f"{target.name}: {seen} events where {events} were sent")
     return Bill(len(answers), own, envoy, await _messages(target) - messages)
 
 
-def _cpu_s(pid: int | None) -> float:
+def cpu_s(pid: int | None) -> float:
     """CPU seconds, user and system, of a process and its living descendants, from the kernel's own clock of each.
 
     To the nanosecond, where the counts of /proc (and psutil) step by 10 ms.
