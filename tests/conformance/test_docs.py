@@ -1,9 +1,12 @@
 """docs/conformance.md lists every case as it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from picker.conformance.case import Case
 from picker.conformance.runner import WIRE
 from picker.conformance.through_envoy import THROUGH_ENVOY
 from picker.server.config import read_config
@@ -13,7 +16,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
 
 def test_every_case_is_in_the_page_and_no_other() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| `") and line.count(" | ") == 2]
-    assert rows == [f"| `{case.name}` | {case.rule} | {case.source} |" for case in (*WIRE, *THROUGH_ENVOY)]
+    cases: Sequence[Case[Any]] = (*WIRE, *THROUGH_ENVOY)
+    assert rows == [f"| `{case.name}` | {case.rule} | {case.source} |" for case in cases]
 
 
 def test_the_configurations_in_the_page_turn_both_plugins_on() -> None:

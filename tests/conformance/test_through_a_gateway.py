@@ -76,11 +76,19 @@ async def listening(small: SmallGateway) -> AsyncIterator[Gateway]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    doors = ("http", "h2c", "open_duplex", "open_buffered", "closed", "weighted")
     try:
         async with aiohttp.ClientSession() as session:
             yield Gateway(
-                session, FIRST, **{door: f"{url}/{door}" for door in doors}, dead="127.0.0.19:1", second=SECOND
+                session,
+                FIRST,
+                http=f"{url}/http",
+                h2c=f"{url}/h2c",
+                open_duplex=f"{url}/open_duplex",
+                open_buffered=f"{url}/open_buffered",
+                closed=f"{url}/closed",
+                weighted=f"{url}/weighted",
+                dead="127.0.0.19:1",
+                second=SECOND,
             )
     finally:
         await runner.cleanup()

@@ -8,8 +8,8 @@ import pytest
 from small_epp import NAMES, POOL, Replies, SmallEpp, served
 
 from picker.conformance import epp as epp_module
-from picker.conformance.case import Result, Verdict
-from picker.conformance.epp import discover
+from picker.conformance.case import Case, Result, Verdict
+from picker.conformance.epp import Epp, discover
 from picker.conformance.runner import WIRE, run
 from picker.exchange.events import RequestArrived
 from picker.proto.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
@@ -18,7 +18,7 @@ LONG = ("cut-at-every-byte", "long-body-is")
 QUICK = [case for case in WIRE if not any(part in case.name for part in LONG)]
 
 
-async def failed(small: SmallEpp, cases: Sequence[object] = QUICK) -> dict[str, Result]:
+async def failed(small: SmallEpp, cases: Sequence[Case[Epp]] = QUICK) -> dict[str, Result]:
     async with served(small, patience_s=1.0) as epp:
         results = await run(cases, epp)
     return {result.name: result for result in results if result.verdict is Verdict.FAILED}

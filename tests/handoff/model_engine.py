@@ -86,7 +86,7 @@ def answer(
     ids, chat = bool(body.get("return_token_ids")), kind == "chat"
     options = body.get("stream_options") or ({"include_usage": True, "continuous_usage_stats": True} if forced else {})
     top = body.get("logprobs")
-    head = {"id": number, "object": "chat.completion.chunk" if chat else "text_completion"}
+    head: dict[str, Any] = {"id": number, "object": "chat.completion.chunk" if chat else "text_completion"}
     head |= {"created": int(number), "model": "m"}
     out = []
 

@@ -2,21 +2,21 @@
 
 import contextlib
 import json
-from typing import Any
+from typing import Any, get_args
 
 import model_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picker.handoff.asked import Asked, read
+from picker.handoff.asked import Asked, Kind, read
 from picker.handoff.stream import Stays, Stream
 
 PROMPTS = st.lists(st.integers(0, 11), min_size=1, max_size=6)
 
 
 @st.composite
-def bodies(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    kind = draw(st.sampled_from(["chat", "completion"]))
+def bodies(draw: st.DrawFn) -> tuple[Kind, dict[str, Any]]:
+    kind: Kind = draw(st.sampled_from(get_args(Kind)))
     body: dict[str, Any] = {"model": "m", "stream": True, "max_tokens": draw(st.integers(1, 40)), "temperature": 0}
     body |= {"messages": [{"role": "user", "content": "hi"}]} if kind == "chat" else {"prompt": "hi"}
     if draw(st.booleans()):
@@ -55,7 +55,7 @@ def moved(stream: Stream) -> dict[str, Any]:
 
 
 def through_engines(
-    kind: str, body: dict[str, Any], prompt: list[int], data: st.DataObject, together: int = 1, forced: bool = False
+    kind: Kind, body: dict[str, Any], prompt: list[int], data: st.DataObject, together: int = 1, forced: bool = False
 ) -> bytes | None:
     """What the client hears while the stream is cut again and again; None where it had to end."""
     asked = read(kind, body)
@@ -89,7 +89,7 @@ def through_engines(
 @settings(max_examples=150, deadline=None)
 @given(PROMPTS, bodies(), st.booleans(), st.data())
 def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
-    prompt: list[int], wanted: tuple[str, dict[str, Any]], forced: bool, data: st.DataObject
+    prompt: list[int], wanted: tuple[Kind, dict[str, Any]], forced: bool, data: st.DataObject
 ) -> None:
     kind, body = wanted
     heard = through_engines(kind, body, prompt, data, forced=forced)
@@ -104,7 +104,7 @@ def test_wherever_it_is_cut_the_clients_bytes_are_those_of_one_engine(
 @settings(max_examples=100, deadline=None)
 @given(PROMPTS, bodies(), st.integers(2, 4), st.data())
 def test_engines_that_say_several_tokens_at_once_lose_and_repeat_nothing(
-    prompt: list[int], wanted: tuple[str, dict[str, Any]], together: int, data: st.DataObject
+    prompt: list[int], wanted: tuple[Kind, dict[str, Any]], together: int, data: st.DataObject
 ) -> None:
     kind, body = wanted
     heard = through_engines(kind, body, prompt, data, together)

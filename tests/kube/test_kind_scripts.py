@@ -49,7 +49,12 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_shellcheck_finds_nothing(script: Path) -> None:
-    argv = [Path(sys.executable).parent / "shellcheck", "--external-sources", "--severity=warning", script]
+    argv: list[str | Path] = [
+        Path(sys.executable).parent / "shellcheck",
+        "--external-sources",
+        "--severity=warning",
+        script,
+    ]
     found = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert found.returncode == 0, found.stdout
 
@@ -86,7 +91,7 @@ def test_no_context_but_the_clusters_own_is_ever_used(tools: Path) -> None:
 
 def test_without_docker_it_says_so(tools: Path) -> None:
     (tools / "docker").write_text("#!/bin/sh\nexit 1\n")
-    argv = ["bash", KIND / "up.sh", "simulated"]
+    argv: list[str | Path] = ["bash", KIND / "up.sh", "simulated"]
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     told = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=env)
     assert (told.returncode, "docker does not answer" in told.stderr) == (69, True)

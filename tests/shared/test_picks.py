@@ -28,9 +28,12 @@ class Collector:
 
     def __init__(self, folder: Path, rings: list[Ring], name: str = "index") -> None:
         self.folder, self.name, self.pool = folder, name, Pool()
-        self._shelves = [SharedShelf(folder, shelf, BLOCKS) for shelf in (name, f"{name}-recent")]
+        self._shelves = index, recent = (
+            SharedShelf(folder, name, BLOCKS),
+            SharedShelf(folder, f"{name}-recent", BLOCKS),
+        )
         self.rings, self.known = rings, np.zeros(len(rings), np.int64)
-        self.picks = PicksOfAll(rings, self.known, *self._shelves, max_blocks=BLOCKS)
+        self.picks = PicksOfAll(rings, self.known, index, recent, max_blocks=BLOCKS)
         self.serve(ENDPOINTS)
 
     def known_of(self, ring: Ring) -> np.ndarray:
