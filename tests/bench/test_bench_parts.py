@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from bench.record import comparison, lines, load_record
 from bench.rounds import Measured
 
 
-def record() -> dict:
+def record() -> dict[str, Any]:
     figures = {f"{path}_{size}": Figure((600.0, 700.0, 900.0)) for path in ("none", "duplex") for size in ("2k", "32k")}
     figures |= {f"peer_{kind}": Figure((100.0,)) for kind in ("2k", "32k", "chunk")}
     figures |= {"duplex_chunk": Figure((60.0,))}
@@ -34,7 +35,7 @@ def bodies(requests: list[bytes]) -> list[bytes]:
 
 
 def system(body: bytes) -> str:
-    return json.loads(body)["messages"][0]["content"]
+    return str(json.loads(body)["messages"][0]["content"])
 
 
 @pytest.mark.parametrize("module", ["figures", "record"])

@@ -3,7 +3,7 @@
 from bench.watch_cost import measure
 
 
-def test_heartbeats_publish_nothing_and_flips_do():
+def test_heartbeats_publish_nothing_and_flips_do() -> None:
     heartbeats, flips = measure(pods=40, rate=100.0, seconds=0.4)
     assert (heartbeats.kind, flips.kind) == ("heartbeats", "flips")
     assert min(heartbeats.events, flips.events) > 0

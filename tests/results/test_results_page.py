@@ -5,13 +5,13 @@ from planted import PLACE, cell, cells
 
 from results import page, tables
 from results.board import P99, TTFT, Board
-from results.grid import BASELINE, SEEDS
+from results.grid import BASELINE, SEEDS, Place
 from results.record import Record
 
 POOL = PLACE.pool
 
 
-def board(factors: dict[str, tuple[float, ...]], **more: object) -> Board:
+def board(factors: dict[str, tuple[float, ...]], **more: object) -> Board[Place]:
     return Board({PLACE: cells(factors, **more)})
 
 

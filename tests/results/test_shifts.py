@@ -55,7 +55,7 @@ def cell(policy: str, ttft: float, bins: list[list[float]], seed: int = SEEDS[0]
     return planted(policy, seed, ttft, load=None, bins=bins, phases=parts, tail=parts[0], reasons={})
 
 
-def board(ttft: dict[str, float], bins: dict[str, list[list[float]]]) -> Board:
+def board(ttft: dict[str, float], bins: dict[str, list[list[float]]]) -> Board[Case]:
     return Board({CASES[0]: [cell(name, value, bins.get(name, HUNDRED_MS)) for name, value in ttft.items()]})
 
 

@@ -24,7 +24,7 @@ def cell(
     return planted(policy, SEEDS[0], 100.0, load=rate, e2e_ms=spread, goodput=good, moved=moved)
 
 
-def board(e2e: float, good: float, case: Case = CASE) -> Board:
+def board(e2e: float, good: float, case: Case = CASE) -> Board[Case]:
     rate = max(case.rates)
     return Board({case: [cell(BASELINE, 1000.0, 2.0, rate), cell(MOVED, e2e, good, rate, SOME)]})
 

@@ -1,5 +1,7 @@
 """An agent of one engine and what it is told."""
 
+from typing import TypeVar
+
 from stage_traffic import ENGINE
 
 from picker.stages.agent_state import Membership, OwnState, Resident
@@ -11,6 +13,7 @@ from picker.stages.messages import (
     Output,
 )
 
+Kind = TypeVar("Kind")
 A_STAGE = Membership(pool=frozenset({"b", "c"}), stage=("b",), neighbours=("c",))
 LOAD = 1_000
 
@@ -29,7 +32,7 @@ def agent(members: Membership = A_STAGE, name: str = "a") -> Agent:
     return made
 
 
-def said(outputs: list[Output], kind: type) -> list[Output]:
+def said(outputs: list[Output], kind: type[Kind]) -> list[Kind]:
     return [output for output in outputs if isinstance(output, kind)]
 
 

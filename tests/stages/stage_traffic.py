@@ -36,5 +36,5 @@ def recorded(asked: Sequence[Asked], *, longest: int = 1 << 17, over_s: float = 
     return lengths
 
 
-def traffic_of(asked: Sequence[Asked], **given: float) -> Traffic:
-    return recorded(asked, **given).traffic()
+def traffic_of(asked: Sequence[Asked], *, longest: int = 1 << 17, over_s: float = 60.0, stay: bool = True) -> Traffic:
+    return recorded(asked, longest=longest, over_s=over_s, stay=stay).traffic()

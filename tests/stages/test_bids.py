@@ -89,7 +89,7 @@ def test_a_bid_says_what_a_step_would_take_and_what_it_costs_those_who_are_there
     bidder = agent(Membership(pool=frozenset({"b"})))
     bidder.tick(state(resident("x", 2000.0), resident("y", 2000.0)), 0.0)
 
-    [bid] = bidder.receive(Ask("b", "a", 7, 2000.0, LOAD), 0.0)
+    [bid] = said(bidder.receive(Ask("b", "a", 7, 2000.0, LOAD), 0.0), Bid)
 
     assert bid.ask == 7
     assert bid.step_ms == pytest.approx(6.0 + 3 * (0.02 + 40.0 * 2000 / 1e6))

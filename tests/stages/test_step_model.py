@@ -25,7 +25,7 @@ def test_a_step_takes_time() -> None:
 def test_the_fit_finds_the_engine_behind_noisy_times() -> None:
     rng, fit = np.random.default_rng(0), StepFit()
     for _ in range(1500):
-        batch = rng.integers(1, 100)
+        batch = int(rng.integers(1, 100))
         mean, longest = rng.uniform(500, 8000), rng.uniform(8000, 60_000)
         uneven = batch * (longest - mean)
         step = 8.0 + 0.05 * batch + 60e-6 * batch * mean + 0.2 * 60e-6 * uneven
