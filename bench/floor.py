@@ -9,8 +9,8 @@ no code of ours. That is the *floor*. What the picker does at rest, scraping abo
 its and no backends take caches away from it. *In a row* is the same without pauses: its memory stays warm. Both get
 them by the response path that echoes.
 
-Envoy writes once for all that it heard since it wrote last, so that a read holds several requests or chunks. What the
-floor of one read is, is told too: that of a chunk that comes by itself.
+Envoy writes once for all that it heard since it wrote last, so that a read holds several requests or chunks. The floor
+of as many, each in a read of its own, is told too.
 """
 
 import argparse
@@ -115,21 +115,17 @@ async def one_round(target: Target, alone: Picker, floor: tuple[int, int], kind:
     rest /= rest[SECONDS]
     load, count = await through_envoy(target, kind, seed, rest)
     reads = max(1, round(load[READS]))
-    asked, answer, gap_s = (load[column] / reads for column in (BYTES_IN, BYTES_OUT, SECONDS))
+    found = {"picker": load[CPU_S] / count, "at rest": rest[CPU_S] * load[SECONDS] / count}
     port, pid = floor
-    began_s = cpu_s(pid)
-    await asyncio.to_thread(at_floor, port, round(asked), round(answer), gap_s, reads)
-    floor_s = cpu_s(pid) - began_s
-    found = {
-        "floor": floor_s / count,
-        "picker": load[CPU_S] / count,
-        "its own": (load[CPU_S] - floor_s) / count,
-        "at rest": rest[CPU_S] * load[SECONDS] / count,
-        "floor of a read": floor_s / reads,
-    }
+    for name, turns in (("floor", reads), ("one a read", count)):
+        asked, answer, gap_s = (load[column] / turns for column in (BYTES_IN, BYTES_OUT, SECONDS))
+        began_s = cpu_s(pid)
+        await asyncio.to_thread(at_floor, port, round(asked), round(answer), gap_s, turns)
+        found[name] = (cpu_s(pid) - began_s) / count
+    found["its own"] = found["picker"] - found["floor"]
     if target.name == ECHO:
         together = round(count / reads)
-        for name, pause_s, more in (("in a row", 0.0, 1), ("alone", gap_s, 2)):
+        for name, pause_s, more in (("in a row", 0.0, 1), ("alone", load[SECONDS] / reads, 2)):
             before = use(alone.workers[0])
             await asyncio.to_thread(at_picker, alone.ports[0], kind, together, pause_s, reads, 3 * seed + more)
             spent = use(alone.workers[0]) - before
@@ -177,7 +173,7 @@ def main() -> None:
     print(f"load average {load_average()}, yardstick {yardstick_ms()} ms")
     figures = uvloop.run(measure(given.rounds))
     print(f"load average {load_average()}, yardstick {yardstick_ms()} ms")
-    names = ("floor", "in a row", "alone", "picker", "its own", "at rest", "floor of a read", "reads")
+    names = ("floor", "one a read", "in a row", "alone", "picker", "its own", "at rest", "reads")
     table = Table("CPU µs: median (least–most)", *names)
     for kind, of in figures.items():
         table.add_row(kind, *(shown(of.get(name)) for name in names))
