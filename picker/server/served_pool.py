@@ -256,8 +256,9 @@ class ServedPool:
     def _follow_cache_config(self) -> None:
         tokens, rooms = cache_config(self.router.table, self.router.pool.view.slots, self.reader.block_tokens)
         self.reader.set_block_tokens(tokens)
-        for slot, blocks in rooms:
-            self.picks.set_capacity(slot, blocks)
+        if isinstance(self.picks, ApproximateIndex):  # what all workers share is sized by the collector
+            for slot, blocks in rooms:
+                self.picks.set_capacity(slot, blocks)
 
 
 def _state_file(folder: Path | None, pool: str, lane: Lane) -> Path | None:

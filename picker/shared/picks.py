@@ -100,9 +100,6 @@ class SharedPicks:
                 np.maximum(depths, former.matched(chain, slots), out=depths)
         return depths
 
-    def set_capacity(self, slot: int, blocks: int) -> None:
-        """The collector knows it by itself."""
-
     def clear(self, slot: int) -> None:
         """The slot holds nothing: its endpoint is gone, and what nobody writes any more is not to speak of it again."""
         self._told.clear(slot)

@@ -39,11 +39,6 @@ class Told:
         self.bundle: Bundle = _bundled(self._entries)
         """For `deepen`; it keeps nothing alive."""
 
-    @property
-    def ring(self) -> Ring:
-        """Where all is told."""
-        return self._entries.ring
-
     def tell(self, slot: int, key: np.uint64, recent: bool, chain: Chain, now: float) -> None:
         """A prompt of these blocks went to `slot`, where the endpoint of this key is."""
         _tell(self.bundle, slot, key, recent, plain(chain), now)
