@@ -159,7 +159,8 @@ class Guard:
     def observe(self, outcome: Outcome, now: float) -> None:
         """A pick's request has finished, and its row is sane."""
         self._rows += 1
-        if not math.isnan(outcome.log_predicted + outcome.log_baseline + outcome.log_ttft):
+        told = not math.isnan(outcome.log_predicted)
+        if told and math.isfinite(outcome.log_baseline) and math.isfinite(outcome.log_ttft):
             self._predictions += 1
             for errors, said in (
                 (self._model_error, outcome.log_predicted),

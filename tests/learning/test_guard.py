@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -318,6 +318,7 @@ class TestHostile:
     numbers = st.floats() | st.floats(-10, 10)
 
     @settings(max_examples=50)
+    @example([(True, math.inf, 0.0, math.inf, 0.0, 1.0)] * 4)
     @given(st.lists(st.tuples(st.booleans(), numbers, numbers, numbers, numbers, st.floats(0, 10)), max_size=20))
     def test_whatever_comes_there_is_one_reason_and_the_numbers_are_finite(
         self, rows: list[tuple[bool, float, float, float, float, float]]
