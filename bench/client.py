@@ -6,14 +6,14 @@ from typing import cast
 
 from bench.http1 import Message, MessageReader
 
-CONNECTIONS = 16
+AT_ONCE = 32
 
 
 class LoadError(Exception):
     """A request was not answered with 200 in full: figures of such a round mean nothing."""
 
 
-async def send_all(port: int, requests: Sequence[bytes], connections: int = CONNECTIONS) -> list[Message]:
+async def send_all(port: int, requests: Sequence[bytes], connections: int = AT_ONCE) -> list[Message]:
     """Send all requests to loopback; the answers, in the order in which they came. Raises LoadError, OSError."""
     loop = asyncio.get_running_loop()
     queue, answers = iter(requests), list[Message]()

@@ -9,7 +9,7 @@ import aiohttp
 import psutil
 
 from bench.backends import HOST
-from bench.client import LoadError, send_all
+from bench.client import AT_ONCE, LoadError, send_all
 
 SETTLE_S = 0.3
 """After the last answer: the access log comes in batches 20 ms apart, and its handling is part of the bill."""
@@ -47,14 +47,14 @@ class Bill:
         return 1e6 * self.envoy_cpu_s / self.requests
 
 
-async def bill(target: Target, requests: Sequence[bytes], events: int = 0) -> Bill:
-    """Send the requests and wait until their ends are told; what that cost.
+async def bill(target: Target, requests: Sequence[bytes], events: int = 0, at_once: int = AT_ONCE) -> Bill:
+    """Send the requests, so many at once, and wait until their ends are told; what that cost.
 
     Raises LoadError for an answer that is not 200, breaks off, or has not this many `events`; OSError.
     """
     messages = await _messages(target)
     envoy, own = cpu_s(target.envoy_pid), cpu_s(target.pid)
-    answers = await send_all(target.port, requests)
+    answers = await send_all(target.port, requests, at_once)
     await asyncio.sleep(SETTLE_S)
     own, envoy = cpu_s(target.pid) - own, cpu_s(target.envoy_pid) - envoy
     for answer in answers:

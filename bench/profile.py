@@ -25,17 +25,19 @@ from bench.service_time import ENDPOINTS, answered, record, words
 from bench.wire_cost import block, data, greeting
 from picker.exchange import access_log
 from picker.exchange.machine import ExchangeSettings
+from picker.exchange.relay import relayed
 from picker.requests.reader import Reader
 from picker.routing.router import Router
 from picker.server.conversation import Conversation
 from picker.server.health import Health
 from picker.server.lean import Shell
-from picker.server.lean_calls import LOGS, PROCESS, answers
+from picker.server.lean_calls import ECHOED, LOGS, PROCESS, answers
 from picker.server.pools import Pools
 from picker.server.service import Service
 from picker.server.streams import AccessLogs, Streams
 from picker.server.transport import Ears
 from picker.telemetry.metrics import RequestMetrics
+from picker.wire.echo import Echo
 from picker.wire.frames import END_HEADERS, END_STREAM, Kind, frame
 from picker.wire.limits import WireLimits
 
@@ -92,6 +94,10 @@ class Alone:
         return play
 
     def hear(self, message: bytes) -> Play:
+        if self._conversation.steady and relayed(message) and ECHOED.word not in message:
+            # The connection answers it by itself.
+            return lambda: None
+
         def play() -> None:
             if self._conversation.relay(message) is None:
                 self._conversation.receive(message)
@@ -123,6 +129,7 @@ class Carried:
     """As the bytes of a connection, in whose server it stands."""
 
     limits, longest = WireLimits(), 1 << 30
+    echo: Echo | None = Echo(ECHOED)
 
     def __init__(self, service: Service) -> None:
         pools = Pools({"bench": service})

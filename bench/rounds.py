@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from bench.client import AT_ONCE
 from bench.figures import Figure, load_average, slope, yardstick_ms
 from bench.load import Bill, Target, bill
 from bench.prompts import chat_requests
@@ -18,11 +19,13 @@ Figures = dict[str, Figure]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`requests` per plain round, `streams` per streamed round; one round of everything is thrown away as warm-up."""
+    """`requests` per plain round, `streams` per streamed round, so many of them `at_once`; one round of everything is
+    thrown away as warm-up."""
 
     rounds: int = 5
     requests: int = 1000
     streams: int = 160
+    at_once: int = AT_ONCE
 
 
 SHORT = Plan(rounds=2, requests=200, streams=48)
@@ -74,7 +77,7 @@ async def measure(
 
 async def _plain(target: Target, size: int, plan: Plan, seeds: "count[int]") -> tuple[float, float, float]:
     """Own and Envoy's microseconds, and messages, per request with a whole JSON answer of 8 tokens."""
-    cost = await bill(target, chat_requests(plan.requests, size, seed=next(seeds)))
+    cost = await bill(target, chat_requests(plan.requests, size, seed=next(seeds)), at_once=plan.at_once)
     return cost.us_per_request, cost.envoy_us_per_request, cost.messages / cost.requests
 
 
@@ -83,7 +86,8 @@ async def _chunk(target: Target, plan: Plan, seeds: "count[int]") -> tuple[float
 
     async def streamed(chunks: int) -> Bill:
         requests = chat_requests(plan.streams, SIZES["2k"], seed=next(seeds), stream=True, answer_tokens=chunks)
-        return await bill(target, requests, events=chunks + 2)  # and the usage, and [DONE]
+        # And the usage, and [DONE].
+        return await bill(target, requests, chunks + 2, plan.at_once)
 
     few, many = await streamed(FEW_CHUNKS), await streamed(MANY_CHUNKS)
     x0, x1 = few.requests * FEW_CHUNKS, many.requests * MANY_CHUNKS

@@ -1,4 +1,4 @@
-"""Measure everything: `python -m bench.run [--short] [--only KEY,KEY] [--json FILE]`.
+"""Measure everything: `python -m bench.run [--short] [--only KEY,KEY] [--at-once N] [--json FILE]`.
 
 Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
 writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , learned_2k, learned_64_2k, ... ,
@@ -8,6 +8,7 @@ the same after `lean_` (lean_none_2k, ...), peers, latency, service, score, pick
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from bench import page
 from bench.bed import LEAN, LEARNED, PATHS, bed
-from bench.client import LoadError
+from bench.client import AT_ONCE, LoadError
 from bench.figures import machine
 from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
 from bench.latency import added_latency_ms
@@ -139,13 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="2 rounds of 200 requests: does it run at all")
     parser.add_argument("--only", type=lambda text: text.split(","), metavar="KEY,KEY")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, metavar="N", help=f"requests or answers ({AT_ONCE})")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     given.only = given.only or (QUICK if given.short else KEYS)
     if unknown := sorted(set(given.only) - set(KEYS)):
         parser.error(f"no such key: {', '.join(unknown)}; there are {', '.join(KEYS)}")
     console, facts = Console(width=None if sys.stdout.isatty() else 130), machine()
-    plan = SHORT if given.short else Plan()
+    plan = replace(SHORT if given.short else Plan(), at_once=given.at_once)
     record: dict[str, Any] = {"machine": facts}
     try:
         if {*LOADS, "peers"} & set(given.only):
@@ -165,7 +167,7 @@ def main() -> None:
     show(record, console)
     if given.json:
         write(given.json, record)
-    elif not given.short and set(given.only) == set(KEYS):
+    elif plan == Plan() and set(given.only) == set(KEYS):
         write(page.RESULTS, record)
         page.main()
 

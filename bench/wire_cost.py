@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 from hpack import Encoder
 
+from picker.proto.ext_proc_pb2 import HttpBody, ProcessingRequest
+from picker.server.lean_calls import ECHOED
 from picker.wire.connection import Connection
+from picker.wire.echo import Echo
 from picker.wire.events import HalfClosed, MessageReceived
 from picker.wire.frames import (
     ACK,
@@ -37,6 +40,8 @@ def main() -> None:
     numbers = {
         "chunk_us": best(chunks, 1),
         "chunk_8_a_turn_us": best(chunks, 8),
+        "echo_us": best(echoes, 1),
+        "echo_8_a_turn_us": best(echoes, 8),
         "request_headers_us": best(requests, 0),
         "request_2k_us": best(requests, 2_000),
         "request_32k_us": best(requests, 32_000),
@@ -61,6 +66,21 @@ def chunks(a_turn: int) -> float:
         for event in connection.receive(turn, 0.0):
             if isinstance(event, MessageReceived):
                 connection.send_message(event.stream, reply)
+        connection.data_to_send()
+    return (time.process_time() - begin) * 1e6 / (TURNS * a_turn)
+
+
+def echoes(a_turn: int) -> float:
+    """The same with a message of 200 bytes that goes back unheard."""
+    connection = Connection(WireLimits(), 0.0, Echo(ECHOED))
+    connection.receive(greeting() + frame(Kind.HEADERS, END_HEADERS, 1, block()), 0.0)
+    connection.send_message(1, REPLY)
+    turn = data(1, ProcessingRequest(response_body=HttpBody(body=b"c" * 200)).SerializeToString()) * a_turn
+    begin = time.process_time()
+    for _ in range(TURNS):
+        for event in connection.receive(turn, 0.0):
+            connection.send_message(event.stream, REPLY)
+            connection.echo(event.stream)
         connection.data_to_send()
     return (time.process_time() - begin) * 1e6 / (TURNS * a_turn)
 

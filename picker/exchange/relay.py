@@ -7,7 +7,8 @@ from functools import lru_cache
 from picker.exchange import encode
 from picker.proto.ext_proc_pb2 import HttpBody, ProcessingRequest
 
-_METADATA_CONTEXT = 8 << 3 | 2
+METADATA_CONTEXT = 8 << 3 | 2
+"""Tag of what may stand behind the body in a message."""
 
 
 def relayed(message: bytes) -> tuple[bytes, bytes] | None:
@@ -21,7 +22,7 @@ def relayed(message: bytes) -> tuple[bytes, bytes] | None:
             size, at = size + (message[2] - 1 << 7), 3
         stop = at + size
         # Behind it at most metadata.
-        if stop != len(message) and not (message[stop] == _METADATA_CONTEXT and _fills(message, stop + 1)):
+        if stop != len(message) and not (message[stop] == METADATA_CONTEXT and _fills(message, stop + 1)):
             return None
     except IndexError:
         return None
@@ -38,6 +39,14 @@ def _fills(message: bytes, at: int) -> bool:
     if size < 0x80:
         return at + 1 + size == len(message)
     return message[at + 1] < 0x80 and at + 2 + size + (message[at + 1] - 1 << 7) == len(message)
+
+
+def chains() -> tuple[bytes, bytes]:
+    """Tags of the nested fields around a chunk, outermost first: in the message, and in its reply."""
+    (reply,) = encode.streamed(encode.RESPONSE_BODY, b"c", end=False)
+    message = ProcessingRequest(response_body=HttpBody(body=b"c")).SerializeToString()
+    # Each tag has its length behind it.
+    return message[:-1:2], reply[:-1:2]
 
 
 @lru_cache(maxsize=4096)

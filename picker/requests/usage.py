@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 
-_KEY = b'"usage"'
+KEY = b'"usage"'
+"""What alone is looked for."""
+SAYS_NOTHING = b":null"
+"""Behind the key it is of no use."""
 _MAX_OBJECT = 16 * 1024
 _MAX_COUNT = 2**40
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}]', re.DOTALL)
@@ -63,15 +66,15 @@ class UsageReader:
             chunk = self._complete(chunk)
         while chunk:
             data = self._carry + chunk if self._carry else chunk
-            at = data.find(_KEY)
+            at = data.find(KEY)
             if at < 0:
-                self._carry = _possible_start(data) if b'"' in data[1 - len(_KEY) :] else b""
+                self._carry = _possible_start(data) if b'"' in data[1 - len(KEY) :] else b""
                 return
-            value = data[at + len(_KEY) :].lstrip(_BLANK)
+            value = data[at + len(KEY) :].lstrip(_BLANK)
             if value[:1] == b":":
                 value = value[1:].lstrip(_BLANK)
                 if not value:
-                    self._carry = _KEY + b":"
+                    self._carry = KEY + b":"
                     return
                 if value[:1] == b"{":
                     self._carry = b""
@@ -79,10 +82,15 @@ class UsageReader:
                     chunk = self._complete(value)
                     continue
             elif not value:
-                self._carry = _KEY
+                self._carry = KEY
                 return
             self._carry = b""
             chunk = value
+
+    @property
+    def idle(self) -> bool:
+        """What came so far does not matter to what comes: neither the key nor a value is cut off."""
+        return not self._carry and self._object is None
 
     def finish(self) -> Usage | None:
         """The counts, or None where the answer told none."""
@@ -133,11 +141,11 @@ class UsageReader:
 
 def _possible_start(data: bytes) -> bytes:
     """The longest end of `data` that could be the beginning of the key."""
-    at = data.rfind(b'"', max(0, len(data) - len(_KEY) + 1))
+    at = data.rfind(b'"', max(0, len(data) - len(KEY) + 1))
     while at >= 0:
-        if _KEY.startswith(data[at:]):
+        if KEY.startswith(data[at:]):
             return data[at:]
-        at = data.rfind(b'"', max(0, len(data) - len(_KEY) + 1), at)
+        at = data.rfind(b'"', max(0, len(data) - len(KEY) + 1), at)
     return b""
 
 

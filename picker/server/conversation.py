@@ -88,6 +88,11 @@ class Conversation:
         usage.feed(relayed[0])
         return relayed[1]
 
+    @property
+    def steady(self) -> bool:
+        """Whether chunks, after one that was relayed, change nothing, but for those with usage in them."""
+        return self._usage is not None and self._usage.idle
+
     def resume(self, result: Request | Exception) -> list[bytes]:
         """The slow reading ended: go on with the pick."""
         self.slow = None

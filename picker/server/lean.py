@@ -12,6 +12,7 @@ from typing import Protocol, cast
 import structlog
 
 from picker.wire.connection import Connection
+from picker.wire.echo import Echo
 from picker.wire.events import Event, HalfClosed, MessageReceived, StreamOpened
 from picker.wire.limits import WireLimits
 
@@ -56,6 +57,10 @@ class Line:
             raise TooLong
         self._wire.send_message(self.number, message)
 
+    def echo(self) -> None:
+        """Messages of the shape need not be heard, until another one comes or more is said."""
+        self._wire.echo(self.number)
+
     def finish(self) -> None:
         """All is said: end with OK once it is out."""
         self._wire.finish(self.number)
@@ -79,10 +84,11 @@ Answer = Callable[[Line, str, Sequence[tuple[str, str]]], Call | None]
 
 
 class House(Protocol):
-    """Where connections live. `longest`: bytes of a message that may be sent."""
+    """Where connections live. `longest`: bytes of a message that may be sent. `echo`: what need not be heard."""
 
     limits: WireLimits
     longest: int
+    echo: Echo | None
     answer: Answer
 
     def came(self, shell: "Shell") -> None: ...
@@ -95,7 +101,7 @@ class Shell(asyncio.Protocol):
     def __init__(self, house: House) -> None:
         self.longest = house.longest
         self._house, self._loop = house, asyncio.get_running_loop()
-        self._wire = Connection(house.limits, self._loop.time())
+        self._wire = Connection(house.limits, self._loop.time(), house.echo)
         self._calls: dict[int, Call] = {}
         self._crowded: set[int] = set()
         self._writable, self._gone, self._flushing = True, False, False

@@ -4,13 +4,18 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from picker.exchange import relay
+from picker.requests import usage
 from picker.requests.request import Request
 from picker.server.health import HEALTH, Health, asked
 from picker.server.lean import Answer, Call, Line
 from picker.server.streams import ACCESS_LOG, EXT_PROC, AccessLogs, LogStream, ProcessStream, Streams
 from picker.server.transport import Ears
+from picker.wire.echo import Shape
 
 Metadata = Sequence[tuple[str, str]]
+ECHOED = Shape(*relay.chains(), relay.METADATA_CONTEXT, usage.KEY, usage.SAYS_NOTHING)
+"""Of an echoed answer: they go back as they are, and none but those that may tell its usage matters to anybody."""
 
 
 class Process:
@@ -29,6 +34,8 @@ class Process:
             self._waiting.append(data)
         elif (reply := self._stream.relay(data)) is not None:
             self._line.say(reply)
+            if self._stream.steady:
+                self._line.echo()
         else:
             self._say(self._stream.receive(data))
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from picker.server.health import Health
 from picker.server.lean import Answer, Shell
-from picker.server.lean_calls import answers
+from picker.server.lean_calls import ECHOED, answers
 from picker.server.tls import h2_context
 from picker.server.transport import Door, Ears, Limits
+from picker.wire.echo import Echo
+from picker.wire.frames import FRAME_BYTES
 from picker.wire.limits import WireLimits
 
 EVERYWHERE = ("0.0.0.0", "::", "[::]", "")
@@ -21,8 +23,8 @@ BACKLOG = 1024
 class LeanServer:
     """A server of our own on its port."""
 
-    def __init__(self, answer: Answer, limits: Limits) -> None:
-        self.answer, self.longest = answer, limits.send
+    def __init__(self, answer: Answer, limits: Limits, echo: Echo | None = None) -> None:
+        self.answer, self.longest, self.echo = answer, limits.send, echo
         self.limits = WireLimits(message_bytes=limits.receive)
         self.refused, self._room = 0, limits.connections
         self._shells: set[Shell] = set()
@@ -106,6 +108,8 @@ def _everywhere(port: int) -> socket.socket:
 
 async def lean_server(door: Door, health: Health, ears: Ears | None, limits: Limits) -> LeanServer:
     """As `transport.open_server`."""
-    server = LeanServer(answers(health, ears), limits)
+    # What is echoed is a frame at most, and little more when it goes back: `limits.send` is looked at by calls alone.
+    echo = Echo(ECHOED) if ears is not None and limits.send > 2 * FRAME_BYTES else None
+    server = LeanServer(answers(health, ears), limits, echo)
     await server.open(door)
     return server

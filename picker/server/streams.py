@@ -108,6 +108,11 @@ class ProcessStream:
         return None if self._conversation is None else self._conversation.relay(message)
 
     @property
+    def steady(self) -> bool:
+        """After a message that was relayed: others like it may be answered unheard (`lean_calls.ECHOED`)."""
+        return self._conversation is not None and self._conversation.steady
+
+    @property
     def calm(self) -> bool:
         """There is nothing to do but to write the replies: neither `slow` nor `done`."""
         conversation = self._conversation

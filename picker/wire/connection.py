@@ -8,6 +8,8 @@
     if connection.closing: ...                      # write what is left, then close the socket
     connection.disconnected()                       # when the socket is gone
 
+Messages that the owner would answer in one known way need not become events: `echo`.
+
 Sends to streams that have ended do nothing. An event may be about a stream that the owner finished while handling an
 earlier event of the same list.
 
@@ -18,6 +20,7 @@ Back-pressure has two sides. Stop reading the socket only while it takes no byte
 import math
 from typing import Final
 
+from picker.wire.echo import Echo
 from picker.wire.events import Event, MessageReceived
 from picker.wire.frames import (
     END_STREAM,
@@ -45,8 +48,8 @@ _NO_LENGTH: Final = -6
 class Connection:
     """See the module. `now` is any clock in seconds that never runs backwards."""
 
-    def __init__(self, limits: WireLimits, now: float) -> None:
-        self._session = Session(limits, now)
+    def __init__(self, limits: WireLimits, now: float, echo: Echo | None = None) -> None:
+        self._session = Session(limits, now, echo)
         self._outbox = self._session.outbox
         self._rest = b""
         self._begun = False
@@ -80,6 +83,8 @@ class Connection:
                 self._read(self._rest + data if self._rest else data)
             except Broken as broken:
                 session.break_off(broken)
+            if self._outbox.ready_bytes > session.limits.queued_bytes:
+                session.bounded()
         return self._heard()
 
     def data_to_send(self) -> bytes:
@@ -111,12 +116,22 @@ class Connection:
 
     def send_message(self, stream: int, data: bytes) -> None:
         """Queue one message; headers go before the first one."""
-        call = self._session.streams.get(stream)
+        session = self._session
+        call = session.streams.get(stream)
         if call is not None and call.trailers is None:
+            if stream in session.lanes.streams:
+                session.lanes.close(stream)
             outbox = self._outbox
             outbox.message(call, data)
-            if outbox.ready_bytes + outbox.waiting > self._session.limits.queued_bytes:
-                self._session.bounded()
+            if outbox.ready_bytes + outbox.waiting > session.limits.queued_bytes:
+                session.bounded()
+
+    def echo(self, stream: int) -> None:
+        """Answer messages of the shape without a word to the owner, until another one comes or anything else is said of
+        the stream. Without effect where there is no shape, or where the stream has something to wait for."""
+        call = self._session.streams.get(stream)
+        if call is not None and call.plain and call.headed and not call.queue:
+            self._session.lanes.open(call)
 
     def finish(self, stream: int, status: int = 0, message: str = "") -> None:
         """End the call with a gRPC status once all its messages are out. `message` is for the peer's log."""
@@ -149,6 +164,7 @@ class Connection:
         """Give the peer no more room on this stream: at most one window more will come."""
         call = self._session.streams.get(stream)
         if call is not None:
+            self._session.lanes.close(stream)
             call.held = True
             call.weigh()
 
@@ -203,6 +219,7 @@ class Connection:
                 return
             at = len(PREFACE)
         streams = session.quick
+        echoed = session.lanes.streams
         events = session.events
         short, half_stream, half_connection = self._short, self._half_stream, self._half_connection
         while end - at >= HEAD.size:
@@ -219,6 +236,11 @@ class Connection:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
                 at = start - 9
                 break
+            if number in echoed and number in streams:
+                if (past := self._echo(buffer, start - 9)) >= at:
+                    at = past
+                    continue
+                session.lanes.close(number)
             if length == size - 5 and not (packed or word & 0xFF) and flags < 2 and size <= short:
                 stream = streams.get(number)
                 if stream is not None and stream.plain:
@@ -242,6 +264,17 @@ class Connection:
         if at:
             self._whole_at = session.watch.clock
         self._rest = buffer[at:]
+
+    def _echo(self, buffer: bytes, at: int) -> int:
+        """Answer messages from `at` on; where the first frame begins that is not one to answer here."""
+        session, outbox = self._session, self._outbox
+        past, came, room, frames = session.lanes.answers(buffer, at, self._half_stream, self._short, *outbox.room)
+        if frames:
+            outbox.echo(frames, room)
+            session.taken += came
+            if session.taken > self._half_connection:
+                connection_room(session)
+        return past
 
     def _preface(self, buffer: bytes) -> bool:
         """Whether the preface is whole by now."""

@@ -42,6 +42,7 @@ def incoming(session: Session, kind: int, flags: int, number: int, payload: byte
     if len(payload) > FRAME_BYTES:
         raise Broken(Code.FRAME_SIZE_ERROR, "a frame is too long")
     number &= LARGEST
+    session.lanes.close(number)
     if session.block is not None and (kind != Kind.CONTINUATION or number != session.block_stream):
         raise Broken(Code.PROTOCOL_ERROR, "a header block is interrupted")
     if not session.started:
@@ -189,6 +190,7 @@ def _settings(session: Session, flags: int, number: int, payload: bytes) -> None
 def _initial_window(session: Session, size: int) -> None:
     """Section 6.9.2: all windows move by the difference, below zero if need be."""
     session.idle_frame(len(session.streams) / _LOOKS)
+    session.lanes.close_all()
     more = size - session.peer_window
     session.peer_window = size
     for stream in session.streams.values():

@@ -67,6 +67,16 @@ class Outbox:
             self._turn(stream)
             self._flush()
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Bytes of DATA that the connection's window takes, and that one frame may have."""
+        return self._window, self._frame
+
+    def echo(self, frames: bytes, room: int) -> None:
+        """Send DATA frames after which the connection's window takes `room`; those of their streams are seen to."""
+        self._window = room
+        self.put(frames)
+
     def block(self, frame: bytes) -> None:
         """Send a HEADERS frame; the connection's first one says that we use no table."""
         if self._first:

@@ -9,6 +9,7 @@ from typing import Final
 from picker.wire import answers
 from picker.wire.assembly import Assembly
 from picker.wire.budget import Budget
+from picker.wire.echo import Echo, Lanes
 from picker.wire.events import Event, HalfClosed, MessageReceived, Reason, StreamEnded, StreamOpened
 from picker.wire.frames import WINDOW, Broken, Code, Setting, go_away, rst_stream, settings, window_update
 from picker.wire.headers import Head, HeaderBlocks, Refusal
@@ -26,12 +27,14 @@ class Session:
     `quick`: the streams whose DATA may be read without a look at the connection's state: none before the peer's
     SETTINGS and none within a header block, else all. `block`: the header block that has begun, with `block_stream`
     and, in `block_ends`, its END_STREAM. `pieces`: of how many frames it is so far. `taken`: bytes received for which
-    the connection was given no room back. `accepts`: streams above it are not looked at any more.
+    the connection was given no room back. `accepts`: streams above it are not looked at any more. `lanes`: streams
+    that are answered without their owner.
     """
 
-    def __init__(self, limits: WireLimits, now: float) -> None:
+    def __init__(self, limits: WireLimits, now: float, echo: Echo | None = None) -> None:
         self.limits = limits
         self.now = now
+        self.lanes = Lanes(echo)
         self.events: list[Event] = []
         self.closing = False
         self.closed_because = ""
@@ -243,6 +246,8 @@ class Session:
             self.events.append(StreamEnded(stream.id, reason))
 
     def _forget(self, stream: Stream, *, late_frames: bool) -> None:
+        if stream.id in self.lanes.streams:
+            self.lanes.close(stream.id)
         del self.streams[stream.id]
         if stream.queue:
             self.outbox.drop(stream)

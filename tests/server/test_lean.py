@@ -77,7 +77,7 @@ class Broken(Echo):
 
 class House:
     def __init__(self, made: Callable[[Line], Call] = Echo, limits: WireLimits = LIMITS) -> None:
-        self.limits, self.longest = limits, 20_000
+        self.limits, self.longest, self.echo = limits, 20_000, None
         self.calls: list[Call] = []
         self.connections = 0
         self._made = made

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
-from wire_judge import Client, Judge
-from wire_peer import GREETING, SMALL, block, data, frame, grpc, raw, request, reset, settings, window_update
+from wire_judge import Client, Echoed, Judge
+from wire_peer import GREETING, SMALL, block, data, frame, grpc, raw, request, reset, settings, shaped, window_update
 
 from picker.wire.connection import Connection
 from picker.wire.frames import END_HEADERS, Kind, Setting
@@ -37,6 +37,7 @@ timed = said(OPENING, by=lambda stream: request(stream, ("grpc-timeout", "5S")))
 begun = said(OPENING, by=lambda stream: frame(Kind.HEADERS, 0, stream, block()[:9]))
 continued = said(RECENT, by=lambda stream: frame(Kind.CONTINUATION, END_HEADERS, stream, block()[9:]))
 messages = said(RECENT, SIZE, st.booleans(), by=lambda stream, size, end: data(stream, b"m" * size, end=end))
+chunks = said(RECENT, SIZE, by=lambda stream, size: data(stream, shaped(b"c" * size)))
 pieces = said(RECENT, SIZE, SIZE, by=lambda stream, size, cut: frame(Kind.DATA, 0, stream, grpc(b"m" * size)[:cut]))
 rests = said(RECENT, SIZE, by=lambda stream, size: frame(Kind.DATA, 0, stream, b"m" * size + b"\1\0\0\0\0"))
 rooms = said(RECENT, WINDOWS, by=window_update)
@@ -55,7 +56,22 @@ rare = st.one_of(
     said(RECENT, st.binary(max_size=20), by=lambda _, noise: noise),
 )
 frames = st.one_of(
-    opened, opened, opened, timed, begun, continued, messages, messages, pieces, rests, rooms, windows, resets, rare
+    opened,
+    opened,
+    opened,
+    timed,
+    begun,
+    continued,
+    messages,
+    messages,
+    chunks,
+    chunks,
+    pieces,
+    rests,
+    rooms,
+    windows,
+    resets,
+    rare,
 )
 
 
@@ -86,6 +102,9 @@ class Played(Judge):
                 self.connection.hold(stream)
             case "release":
                 self.connection.release(stream)
+            case "echo":
+                self.send(stream, b"go on")
+                self.connection.echo(stream)
             case "wait":
                 self.wait(argument)
             case "drain":
@@ -100,6 +119,8 @@ steps = st.one_of(
     st.tuples(st.just("send"), RECENT, SIZES),
     st.tuples(st.just("finish"), RECENT, st.integers(0, 16)),
     st.tuples(st.sampled_from(["hold", "release", "reset"]), RECENT, st.none()),
+    st.tuples(st.just("echo"), RECENT, st.none()),
+    st.tuples(st.just("echo"), RECENT, st.none()),
     st.tuples(st.just("wait"), RECENT, st.sampled_from([0.0, 1.0, 20.0, 61.0])),
     st.tuples(st.sampled_from(["hold", "release", "drain"]), RECENT, st.none()),
 )
@@ -176,4 +197,29 @@ def test_a_peer_that_keeps_to_the_windows_gets_every_message_there_and_back(
             break
     assert client.heard == client.messages
     assert client.done
+    client.judge.end()
+
+
+@given(
+    bodies=st.lists(st.lists(st.integers(1, 400), min_size=1, max_size=30), min_size=1, max_size=4),
+    cut=st.sampled_from([16_384, 16_384, 300]),
+    window=st.sampled_from([0, 999, 65_535, 10**6]),
+    more=st.sampled_from([700, 5000]),
+    together=st.sampled_from([0, 1000, 10_000]),
+    order=st.randoms(use_true_random=False),
+)
+@tries(PATIENT, max_examples=40)
+def test_what_goes_back_unheard_is_as_if_it_had_been_heard(
+    bodies: list[list[int]], cut: int, window: int, more: int, together: int, order: random.Random
+) -> None:
+    client = Echoed(WireLimits(message_bytes=3000, stream_window=2000), bodies, window)
+    for _ in range(200):
+        client.turn(order.choice(list(client.messages)), cut, 0, more, together)
+    for _ in range(200):
+        for stream in client.messages:
+            client.turn(stream, cut, 0, 5000)
+        if client.done:
+            break
+    assert client.done
+    assert client.answered == client.wanted
     client.judge.end()

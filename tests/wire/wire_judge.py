@@ -1,14 +1,15 @@
 """Both sides of a connection, played step by step: a peer that says anything, an owner that does anything.
 
 The judge reads everything that is said by either and objects to what cannot be: bytes that are no frames, more DATA
-than there is room for, a stream's frames out of order, messages that nobody sent, an end told twice or never.
+than there is room for, a stream's frames out of order, messages that nobody sent, an end told twice or never. What goes
+back unheard has to be the answer to a message that came and was not told.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 from hpack import Decoder
-from wire_peer import frame, grpc, request, settings, window_update
+from wire_peer import ECHO, SHAPE, frame, grpc, nested, request, settings, shaped, window_update
 
 from picker.wire.connection import Connection
 from picker.wire.events import Event, HalfClosed, MessageReceived, StreamEnded, StreamOpened
@@ -18,7 +19,8 @@ from picker.wire.limits import WireLimits
 
 @dataclass
 class Side:
-    """What is known of one stream. `room`: for DATA; `less` of it once the peer's bytes are heard."""
+    """What is known of one stream. `room`: for DATA; `less` of it once the peer's bytes are heard.
+    `echoes`: payloads that came in the shape of an echo and were neither told nor answered so far."""
 
     opened: bool = False
     half_closed: bool = False
@@ -31,13 +33,14 @@ class Side:
     less: int = 0
     answer: bytes = b""
     messages: list[bytes] = field(default_factory=list)
+    echoes: list[bytes] = field(default_factory=list)
 
 
 class Judge:
     """`now` is everybody's clock."""
 
     def __init__(self, limits: WireLimits) -> None:
-        self.connection = Connection(limits, 0.0)
+        self.connection = Connection(limits, 0.0, ECHO)
         self.now = 0.0
         self.sides: dict[int, Side] = {}
         self.room = self.initial = 65_535
@@ -136,6 +139,7 @@ class Judge:
                     assert not side.half_closed
                     assert type(data) is bytes
                     side.messages.append(data)
+                    self._told(side, data)
                 case HalfClosed():
                     assert side.opened
                     assert not side.half_closed
@@ -163,6 +167,8 @@ class Judge:
                 self.room -= len(payload)
                 assert side.room >= 0 or not payload, "DATA without room on its stream"
                 assert self.room >= 0, "DATA without room on the connection"
+                if side.sent == len(side.answer):
+                    side.answer += self._echo(side, payload)
                 assert side.answer[side.sent : side.sent + len(payload)] == payload
                 side.sent += len(payload)
             case Kind.RST_STREAM:
@@ -191,12 +197,27 @@ class Judge:
                 return
             self._side(stream & LARGEST)
             payload, self._said = self._said[HEAD.size : end], self._said[end:]
-            if word & 0xFF == Kind.WINDOW_UPDATE:
+            if word & 0xFF == Kind.DATA and (chunk := echoed(payload)):
+                self._side(stream).echoes.append(chunk)
+            elif word & 0xFF == Kind.WINDOW_UPDATE:
                 self._opens(stream & LARGEST, int.from_bytes(payload, "big") & LARGEST)
             elif word & 0xFF == Kind.SETTINGS and not flags & ACK:
                 self.acknowledged += 1
                 for at in range(0, len(payload) - 5, 6):
                     self._sets(*payload[at : at + 2], int.from_bytes(payload[at + 2 : at + 6], "big"))
+
+    def _told(self, side: Side, message: bytes) -> None:
+        """Chunks are told or answered in their order."""
+        if (chunk := echoed(grpc(message))) in side.echoes:
+            del side.echoes[: side.echoes.index(chunk) + 1]
+
+    def _echo(self, side: Side, payload: bytes) -> bytes:
+        """What was to be sent next, if it is an answer that nobody gave."""
+        answers = [grpc(nested(SHAPE.out, chunk)) for chunk in side.echoes]
+        if payload not in answers:
+            return b""
+        del side.echoes[: answers.index(payload) + 1]
+        return payload
 
     def _opens(self, stream: int, more: int) -> None:
         if stream:
@@ -212,6 +233,15 @@ class Judge:
             self.initial = value
         elif name == Setting.MAX_FRAME_SIZE:
             self.frame_bytes = value
+
+
+def echoed(payload: bytes) -> bytes:
+    """The chunk in a frame that has the shape of an echo; nothing for any other."""
+    chunk = payload[len(grpc(shaped(b"."))) - 1 :]
+    for skipped in range(3):
+        if payload == grpc(shaped(chunk[skipped:])):
+            return chunk[skipped:]
+    return b""
 
 
 class Client:
@@ -258,6 +288,46 @@ class Client:
         for event in self.judge.told[self._answered :]:
             if isinstance(event, MessageReceived):
                 self.judge.send(event.stream, event.data)
+            elif isinstance(event, HalfClosed):
+                self.judge.finish(event.stream)
+        self._answered = len(self.judge.told)
+
+
+class Echoed(Client):
+    """The same with messages in the shape of an echo: the owner answers as the connection would, and lets it go on."""
+
+    def __init__(self, limits: WireLimits, bodies: list[list[int]], window: int) -> None:
+        self.chunks = [[bytes([65 + i]) * size for size in sizes] for i, sizes in enumerate(bodies)]
+        super().__init__(limits, [[] for _ in bodies], window)
+        for (stream, messages), chunks in zip(self.messages.items(), self.chunks, strict=True):
+            messages += map(shaped, chunks)
+            self._left[stream] += grpc(*messages)
+
+    def turn(self, stream: int, cut: int, padding: int, more: int, together: int | None = None) -> None:
+        """A frame ends where its message does."""
+        behind, left = 0, len(self._left[stream])
+        for message in reversed(self.messages[stream]):
+            if behind + len(grpc(message)) >= left:
+                break
+            behind += len(grpc(message))
+        super().turn(stream, min(cut, left - behind), padding, more, together)
+
+    @property
+    def answered(self) -> list[bytes]:
+        """All that was sent on each stream."""
+        return [side.answer[: side.sent] for side in map(self.judge.sides.__getitem__, self.messages)]
+
+    @property
+    def wanted(self) -> list[bytes]:
+        """The same, as it has to be."""
+        return [grpc(*(nested(SHAPE.out, chunk) for chunk in chunks)) for chunks in self.chunks]
+
+    def _answer(self) -> None:
+        for event in self.judge.told[self._answered :]:
+            if isinstance(event, MessageReceived):
+                chunk = self.chunks[event.stream // 2][self.messages[event.stream].index(event.data)]
+                self.judge.send(event.stream, nested(SHAPE.out, chunk))
+                self.judge.connection.echo(event.stream)
             elif isinstance(event, HalfClosed):
                 self.judge.finish(event.stream)
         self._answered = len(self.judge.told)

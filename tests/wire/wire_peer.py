@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hpack import Decoder, Encoder
 
 from picker.wire.connection import Connection
+from picker.wire.echo import Echo, Shape
 from picker.wire.events import Event
 from picker.wire.frames import ACK, END_HEADERS, END_STREAM, HEAD, PREFACE, Kind, frame
 from picker.wire.limits import WireLimits
@@ -73,6 +74,25 @@ GREETING = PREFACE + settings() + frame(Kind.SETTINGS, ACK, 0)
 """What every client begins with."""
 
 
+SHAPE = Shape(into=b"\x2a\x0a", out=b"\x1a\x22\x0a", behind=0x42, word=b'"stop"', harmless=b":no")
+"""Of messages that are answered without their owner."""
+ECHO = Echo(SHAPE)
+
+
+def nested(tags: bytes, payload: bytes) -> bytes:
+    """Protobuf fields within each other, around bytes."""
+    for tag in reversed(tags):
+        length, rest = b"", len(payload)
+        while rest >= 0x80:
+            length, rest = length + bytes([rest & 0x7F | 0x80]), rest >> 7
+        payload = bytes([tag]) + length + bytes([rest]) + payload
+    return payload
+
+
+def shaped(payload: bytes) -> bytes:
+    return nested(SHAPE.into, payload)
+
+
 def window_update(stream: int, more: int) -> bytes:
     return frame(Kind.WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big"))
 
@@ -101,10 +121,11 @@ class Peer:
     limits: WireLimits = LIMITS
     now: float = 0.0
     greeting: bytes = GREETING
+    echo: Echo | None = None
     heard: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.connection = Connection(self.limits, self.now)
+        self.connection = Connection(self.limits, self.now, self.echo)
         self.decoder = Decoder()
         self._bytes = b""
         self.say(self.greeting)
