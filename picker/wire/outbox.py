@@ -1,9 +1,8 @@
 """What we send: frames that are ready, and the queues of streams that wait for a window.
 
-A message goes straight to the ready frames when both of the peer's windows and its frame size let it; else it joins the
-stream's queue, a run of bytes that is cut into frames as the windows open. Where there is a queue, one of the two
-windows is used up, so nothing can overtake it. Streams that wait for the connection's window alone take turns, a frame
-each.
+A message goes straight to the ready frames when both of the peer's windows let it; else it joins the stream's queue, a
+run of bytes that is cut into frames as the windows open. Where there is a queue, one of the two windows is used up, so
+nothing can overtake it. Streams that wait for the connection's window alone take turns, a frame each.
 """
 
 from collections import OrderedDict
@@ -27,7 +26,7 @@ class Outbox:
     __slots__ = ("_first", "_frame", "_turns", "_window", "ended", "ready", "ready_bytes", "waiting")
 
     def __init__(self) -> None:
-        self.ready: list[bytes | bytearray] = []
+        self.ready: list[bytes | bytearray | memoryview] = []
         self.ready_bytes = 0
         self.waiting = 0
         self.ended: list[Stream] = []
@@ -54,11 +53,14 @@ class Outbox:
             stream.headed = True
             self.block(answers.head(stream.id))
         size = len(data) + _PREFIX_BYTES
-        if size <= self._window and size <= stream.window and size <= self._frame:
+        if size <= self._window and size <= stream.window:
             self._window -= size
             stream.window -= size
-            self.ready.append(WHOLE.pack(size << 8, 0, stream.id, 0, size - _PREFIX_BYTES))
-            self.ready.append(data)
+            if size <= self._frame:
+                self.ready.append(WHOLE.pack(size << 8, 0, stream.id, 0, size - _PREFIX_BYTES))
+                self.ready.append(data)
+            else:
+                self._pieces(stream.id, data)
             self.ready_bytes += size
         else:
             stream.queue += b"\0" + (size - _PREFIX_BYTES).to_bytes(4, "big")
@@ -66,6 +68,15 @@ class Outbox:
             self.waiting += size
             self._turn(stream)
             self._flush()
+
+    def _pieces(self, number: int, data: bytes) -> None:
+        """A message that is longer than a frame, uncopied."""
+        view, at = memoryview(data), self._frame - _PREFIX_BYTES
+        self.ready += (WHOLE.pack(self._frame << 8, 0, number, 0, len(data)), view[:at])
+        while at < len(data):
+            piece = view[at : at + self._frame]
+            self.ready += (HEAD.pack(len(piece) << 8, 0, number), piece)
+            at += self._frame
 
     @property
     def room(self) -> tuple[int, int]:
