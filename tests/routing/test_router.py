@@ -22,12 +22,12 @@ from picker.routing.router import NoEndpoint, Router, RouterSettings
 ADDRESSES = [f"10.0.0.{i}:8000" for i in range(1, 5)]
 
 
-def make_router(policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: object) -> Router:
+def make_router(policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: Any) -> Router:
     return router_with({}, policy, addresses, **settings)
 
 
 def router_with(
-    parts: dict[str, Any], policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: object
+    parts: dict[str, Any], policy: str = "multiplicative", addresses: list[str] = ADDRESSES, **settings: Any
 ) -> Router:
     rng = np.random.default_rng(7)
     hits = PrefixHits(PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0))
@@ -42,7 +42,7 @@ def prompt(tokens: int = 1000, seed: int = 0, request_id: str = "") -> Request:
 
 
 def in_flight(router: Router) -> list[float]:
-    return router.ledger.columns[own.IN_FLIGHT, router.pool.view.slots].tolist()
+    return [float(n) for n in router.ledger.columns[own.IN_FLIGHT, router.pool.view.slots]]
 
 
 def test_a_pick_reserves_and_its_end_releases_once() -> None:
@@ -263,7 +263,7 @@ def test_where_all_but_what_fails_is_excluded_by_the_policy_the_pick_goes_on() -
         there = rows.slots == router.pool.view.slots[ADDRESSES.index(dead)]
         return Scores(np.where(there, ranked(request, rows, now).cost, np.inf))
 
-    router.policy.score = only_the_dead
+    router.policy.score = only_the_dead  # type: ignore[method-assign]
     decision = router.pick(prompt(), None, now=0.3)
     assert (decision.addresses, decision.left_out) == ((dead,), ())
 

@@ -16,7 +16,6 @@ with atheris.instrument_imports(include=["picker.wire"], exclude=["picker.wire.e
         SMALL,
         block,
         data,
-        frame,
         grpc,
         raw,
         request,
@@ -26,7 +25,7 @@ with atheris.instrument_imports(include=["picker.wire"], exclude=["picker.wire.e
         window_update,
     )
 
-    from picker.wire.frames import END_HEADERS, Kind, Setting
+    from picker.wire.frames import END_HEADERS, Kind, Setting, frame
 
 ACTS = 22
 STEPS = 60

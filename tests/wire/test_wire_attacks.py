@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from wire_peer import REQUEST, Peer, block, data, frame, grpc, plain, raw, request, reset, settings, window_update
+from wire_peer import REQUEST, Peer, block, data, grpc, plain, raw, request, reset, settings, window_update
 
 from picker.wire.events import MessageReceived, Reason, StreamEnded, StreamOpened
-from picker.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Code, Kind, Setting
+from picker.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Code, Kind, Setting, frame
 from picker.wire.limits import WireLimits
 
 CALM = Code.ENHANCE_YOUR_CALM

@@ -5,10 +5,10 @@ import itertools
 import math
 
 import pytest
-from wire_peer import REQUEST, Peer, data, frame, grpc, request, reset, window_update
+from wire_peer import REQUEST, Peer, data, grpc, request, reset, window_update
 
 from picker.wire.events import HalfClosed, MessageReceived, Reason, StreamEnded, StreamOpened
-from picker.wire.frames import END_HEADERS, END_STREAM, Code, Kind
+from picker.wire.frames import END_HEADERS, END_STREAM, Code, Kind, frame
 from picker.wire.limits import WireLimits
 
 

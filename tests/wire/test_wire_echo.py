@@ -11,7 +11,6 @@ from wire_peer import (
     SHAPE,
     Peer,
     data,
-    frame,
     grpc,
     nested,
     raw,
@@ -23,7 +22,7 @@ from wire_peer import (
 )
 
 from picker.wire.events import Event, MessageReceived, Reason, StreamEnded
-from picker.wire.frames import END_STREAM, PADDED, Code, Kind, Setting
+from picker.wire.frames import END_STREAM, PADDED, Code, Kind, Setting, frame
 from picker.wire.limits import WireLimits
 
 LIMITS = WireLimits()

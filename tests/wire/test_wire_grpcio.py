@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import grpc
 import grpc.aio
 import pytest
+from echo_client import given, stream, taken, unary
 from echo_server import EchoServer, echo_server
 
 from picker.wire.events import Reason, StreamEnded
@@ -31,32 +32,32 @@ async def heard(live: set[EchoServer], end: StreamEnded) -> None:
 @pytest.mark.parametrize("size", [0, 1, 1000, 16_379, 16_380, 100_000, 5_000_000])
 async def test_a_message_of_any_size_comes_back(served: Served, size: int) -> None:
     message = bytes(index % 251 for index in range(1000)) * (size // 1000 + 1)
-    assert await served[0].unary_unary("/test.Echo/Unary")(message[:size]) == message[:size]
+    assert await unary(served[0])(message[:size]) == message[:size]
 
 
 async def test_streams_keep_their_order_side_by_side(served: Served) -> None:
     sent = [[f"{stream} {index}".encode() * 50 for index in range(200)] for stream in range(20)]
-    call = served[0].stream_stream("/test.Echo/Stream")
-    got = await asyncio.gather(*(_all(call(iter(each))) for each in sent))
+    call = stream(served[0])
+    got = await asyncio.gather(*(taken(call(given(each))) for each in sent))
     assert got == sent
 
 
 async def test_more_is_answered_than_any_window_holds(served: Served) -> None:
     sent = [bytes([index]) * 300_000 for index in range(20)]
-    got = await _all(served[0].stream_stream("/test.Echo/Twice")(iter(sent)))
+    got = await taken(stream(served[0], "/test.Echo/Twice")(given(sent)))
     assert got == [each for each in sent for _ in range(2)]
 
 
 async def test_an_unknown_method_is_unimplemented(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await served[0].unary_unary("/no.Such/Method")(b"")
+        await unary(served[0], "/no.Such/Method")(b"")
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert raised.value.details() == "no such method"
 
 
 async def test_a_deadline_ends_the_call_on_both_sides(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await served[0].unary_unary("/test.Echo/Never")(b"", timeout=0.3)
+        await unary(served[0], "/test.Echo/Never")(b"", timeout=0.3)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     (server,) = served[1]
     while not server.ended:
@@ -65,7 +66,7 @@ async def test_a_deadline_ends_the_call_on_both_sides(served: Served) -> None:
 
 
 async def test_a_cancelled_call_is_heard_of(served: Served) -> None:
-    call = served[0].stream_stream("/test.Echo/Stream")()
+    call = stream(served[0])()
     await call.write(b"hello")
     assert await call.read() == b"hello"
     call.cancel()
@@ -73,7 +74,7 @@ async def test_a_cancelled_call_is_heard_of(served: Served) -> None:
 
 
 async def test_a_call_may_end_before_its_client_is_done(served: Served) -> None:
-    call = served[0].stream_stream("/test.Echo/Early")()
+    call = stream(served[0], "/test.Echo/Early")()
     await call.write(b"hello")
     assert await call.read() == b"hello"
     assert await call.read() is grpc.aio.EOF
@@ -81,14 +82,14 @@ async def test_a_call_may_end_before_its_client_is_done(served: Served) -> None:
 
 
 async def test_compressed_messages_are_refused_as_unimplemented(served: Served) -> None:
-    method = served[0].unary_unary("/test.Echo/Unary")
+    method = unary(served[0])
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await method(b"x" * 10_000, compression=grpc.Compression.Gzip)
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_metadata_too_large_is_resource_exhausted_and_the_next_call_is_served(served: Served) -> None:
-    method = served[0].unary_unary("/test.Echo/Unary")
+    method = unary(served[0])
     assert await method(b"before") == b"before"
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await method(b"", metadata=[("x-large", "x" * 40_000)])
@@ -98,19 +99,15 @@ async def test_metadata_too_large_is_resource_exhausted_and_the_next_call_is_ser
 
 async def test_draining_lets_the_running_call_end_and_sends_new_ones_elsewhere(served: Served) -> None:
     channel, live = served
-    call = channel.stream_stream("/test.Echo/Stream")()
+    call = stream(channel)()
     await call.write(b"one")
     assert await call.read() == b"one"
     (draining,) = live
     draining.drain()
-    assert await channel.unary_unary("/test.Echo/Unary")(b"new") == b"new"
+    assert await unary(channel)(b"new") == b"new"
     await call.write(b"two")
     assert await call.read() == b"two"
     await call.done_writing()
     assert await call.code() is grpc.StatusCode.OK
     while draining in live:
         await asyncio.sleep(0.01)
-
-
-async def _all(call: grpc.aio.StreamStreamCall) -> list[bytes]:
-    return [message async for message in call]

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 from wire_judge import Client, Echoed, Judge
-from wire_peer import GREETING, SMALL, block, data, frame, grpc, raw, request, reset, settings, shaped, window_update
+from wire_peer import GREETING, SMALL, block, data, grpc, raw, request, reset, settings, shaped, window_update
 
 from picker.wire.connection import Connection
-from picker.wire.frames import END_HEADERS, Kind, Setting
+from picker.wire.frames import END_HEADERS, Kind, Setting, frame
 from picker.wire.limits import WireLimits
 
 PATIENT = tries(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,11 +1,11 @@
 """RFC 9113, section by section: what a server says, keeps and remembers."""
 
 import pytest
-from wire_peer import Peer, data, frame, raw, request, reset, settings, window_update
+from wire_peer import Peer, data, raw, request, reset, settings, window_update
 
 from picker.wire.connection import Connection
 from picker.wire.events import HalfClosed, MessageReceived, Reason, StreamEnded, StreamOpened
-from picker.wire.frames import ACK, END_HEADERS, PREFACE, Code, Kind, Setting
+from picker.wire.frames import ACK, END_HEADERS, PREFACE, Code, Kind, Setting, frame
 from picker.wire.limits import WireLimits
 
 PING = frame(Kind.PING, 0, 0, b"12345678")

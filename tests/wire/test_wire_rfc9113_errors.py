@@ -4,10 +4,10 @@ Each case follows a greeting in order.
 """
 
 import pytest
-from wire_peer import REQUEST, Peer, block, data, frame, grpc, raw, request, reset, settings, window_update
+from wire_peer import REQUEST, Peer, block, data, grpc, raw, request, reset, settings, window_update
 
 from picker.wire.events import MessageReceived, StreamEnded, StreamOpened
-from picker.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY, Code, Kind, Setting
+from picker.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY, Code, Kind, Setting, frame
 
 PROTOCOL = Code.PROTOCOL_ERROR
 FLOW_CONTROL = Code.FLOW_CONTROL_ERROR

@@ -2,10 +2,10 @@
 
 import pytest
 from wire_judge import Client
-from wire_peer import Peer, data, frame, grpc, request, reset, settings, window_update
+from wire_peer import Peer, data, grpc, request, reset, settings, window_update
 
 from picker.wire.events import MessageReceived, Reason, StreamEnded
-from picker.wire.frames import END_STREAM, Code, Kind, Setting
+from picker.wire.frames import END_STREAM, Code, Kind, Setting, frame
 from picker.wire.limits import WireLimits
 
 HUGE = window_update(0, 2**30) + settings((Setting.INITIAL_WINDOW_SIZE, 2**30))

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 import yaml
+from echo_client import given, stream, taken, unary
 from echo_server import EchoServer, echo_server
 
 from picker.server.up.ports import free_ports
@@ -86,24 +87,24 @@ async def served(envoy: tuple[int, int]) -> AsyncIterator[Served]:
         echo_server(port=upstream) as (_, live),
         grpc.aio.insecure_channel(f"{HOST}:{listener}", UNLIMITED) as channel,
     ):
-        await channel.unary_unary("/test.Echo/Unary")(b"ready?", wait_for_ready=True, timeout=60)
+        await unary(channel)(b"ready?", wait_for_ready=True, timeout=60)
         yield channel, live
 
 
 async def test_messages_of_any_size_come_back_whole(served: Served) -> None:
     for size in (0, 1, 2_000, 65_535, 3_000_000):
         message = bytes(index % 251 for index in range(1000)) * (size // 1000 + 1)
-        assert await served[0].unary_unary("/test.Echo/Unary")(message[:size]) == message[:size]
+        assert await unary(served[0])(message[:size]) == message[:size]
 
 
 async def test_many_streams_at_once_are_kept_apart(served: Served) -> None:
     sent = [[f"{stream} {index}".encode() * 500 for index in range(30)] for stream in range(40)]
-    call = served[0].stream_stream("/test.Echo/Stream")
-    assert await asyncio.gather(*(_all(call(iter(each))) for each in sent)) == sent
+    call = stream(served[0])
+    assert await asyncio.gather(*(taken(call(given(each))) for each in sent)) == sent
 
 
 async def test_a_cancelled_call_reaches_us_as_a_reset(served: Served) -> None:
-    call = served[0].stream_stream("/test.Echo/Stream")()
+    call = stream(served[0])()
     await call.write(b"hello")
     assert await call.read() == b"hello"
     call.cancel()
@@ -116,11 +117,11 @@ async def test_a_cancelled_call_reaches_us_as_a_reset(served: Served) -> None:
 
 async def test_a_call_that_we_end_early_ends_well(served: Served) -> None:
     for _ in range(20):
-        call = served[0].stream_stream("/test.Echo/Early")()
+        call = stream(served[0], "/test.Echo/Early")()
         await call.write(b"hello")
         assert await call.read() == b"hello"
         assert await call.code() is grpc.StatusCode.OK
-    assert await served[0].unary_unary("/test.Echo/Unary")(b"and on") == b"and on"
+    assert await unary(served[0])(b"and on") == b"and on"
 
 
 async def test_a_drained_connection_costs_no_call(served: Served) -> None:
@@ -128,7 +129,7 @@ async def test_a_drained_connection_costs_no_call(served: Served) -> None:
 
     async def calls() -> None:
         for _ in range(60):
-            assert await served[0].unary_unary("/test.Echo/Unary")(b"call") == b"call"
+            assert await unary(served[0])(b"call") == b"call"
 
     running = asyncio.gather(*(calls() for _ in range(4)))
     while not running.done():
@@ -136,7 +137,3 @@ async def test_a_drained_connection_costs_no_call(served: Served) -> None:
             each.drain()
         await asyncio.sleep(0.02)
     await running
-
-
-async def _all(call: grpc.aio.StreamStreamCall) -> list[bytes]:
-    return [message async for message in call]

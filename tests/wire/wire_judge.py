@@ -6,14 +6,16 @@ back unheard has to be the answer to a message that came and was not told.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 from hpack import Decoder
-from wire_peer import ECHO, SHAPE, frame, grpc, nested, request, settings, shaped, window_update
+from wire_peer import ECHO, SHAPE, grpc, nested, request, settings, shaped, window_update
 
 from picker.wire.connection import Connection
 from picker.wire.events import Event, HalfClosed, MessageReceived, StreamEnded, StreamOpened
-from picker.wire.frames import ACK, END_STREAM, HEAD, LARGEST, PADDED, PREFACE, Kind, Setting
+from picker.wire.frames import ACK, END_STREAM, HEAD, LARGEST, PADDED, PREFACE, Kind, Setting, frame
 from picker.wire.limits import WireLimits
 
 
@@ -154,7 +156,7 @@ class Judge:
         match kind:
             case Kind.HEADERS:
                 assert not side.closed
-                fields = dict(self._decoder.decode(payload))
+                fields = dict(cast(Iterable[tuple[str, str]], self._decoder.decode(payload)))
                 assert (":status" in fields) is not side.headed
                 side.headed = True
                 side.closed = bool(flags & END_STREAM)
@@ -204,7 +206,9 @@ class Judge:
             elif word & 0xFF == Kind.SETTINGS and not flags & ACK:
                 self.acknowledged += 1
                 for at in range(0, len(payload) - 5, 6):
-                    self._sets(*payload[at : at + 2], int.from_bytes(payload[at + 2 : at + 6], "big"))
+                    self._sets(
+                        int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big")
+                    )
 
     def _told(self, side: Side, message: bytes) -> None:
         """Chunks are told or answered in their order."""
@@ -225,7 +229,7 @@ class Judge:
         else:
             self.room += more
 
-    def _sets(self, _: int, name: int, value: int) -> None:
+    def _sets(self, name: int, value: int) -> None:
         if name == Setting.INITIAL_WINDOW_SIZE:
             for side in self.sides.values():
                 side.room += max(0, value - self.initial)

@@ -1,7 +1,8 @@
 """A client that says anything at all: bytes for a `Connection`, and a `Connection`'s bytes read back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from hpack import Decoder, Encoder
 
@@ -159,7 +160,7 @@ class Peer:
         return [each for each in found if kind in (None, each.kind)]
 
     def fields(self, headers: Frame) -> dict[str, str]:
-        return dict(self.decoder.decode(headers.payload))
+        return dict(cast(Iterable[tuple[str, str]], self.decoder.decode(headers.payload)))
 
     def error(self) -> int | None:
         """The code with which the connection was closed, None while it is open."""
