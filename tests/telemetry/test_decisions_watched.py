@@ -1,5 +1,7 @@
 """What watches a router's picks: request metrics, endpoint tallies, the bounded decision log."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from picker.requests.request import Hints, Request
 from picker.routing.decisions import DecisionLog
 from picker.routing.hits import PrefixHits
 from picker.routing.outcome import Outcome
-from picker.routing.router import Router
+from picker.routing.router import Router, Watcher
 from picker.telemetry.endpoints import RECENT, RECENT_PICKS, EndpointTallies
 from picker.telemetry.metrics import RequestMetrics
 from picker.telemetry.tally import Count, Spread
@@ -19,7 +21,7 @@ from picker.telemetry.tally import Count, Spread
 ADDRESSES = ("10.0.0.1:8000", "10.0.0.2:8000")
 
 
-def make_router(*watchers: object, log: DecisionLog | None = None, endpoints: int = 2) -> Router:
+def make_router(*watchers: Watcher, log: DecisionLog | None = None, endpoints: int = 2) -> Router:
     rng = np.random.default_rng(0)
     hits = PrefixHits(PrefixIndex(), ApproximateIndex(), ApproximateIndex(ttl_s=2.0))
     router = Router(REGISTRY["round-robin"]({}, rng), hits, rng, watchers=watchers, log=log)
@@ -27,7 +29,7 @@ def make_router(*watchers: object, log: DecisionLog | None = None, endpoints: in
     return router
 
 
-def serve(router: Router, model: str = "m", request_id: str = "", **facts: object) -> str:
+def serve(router: Router, model: str = "m", request_id: str = "", **facts: Any) -> str:
     """One request from pick to end; returns the endpoint that was picked."""
     request = Request(model=model, prompt_tokens=100.0, hints=Hints(request_id=request_id))
     decision = router.pick(request, None, 0.0)
@@ -42,8 +44,8 @@ def values(family: Count | Spread, suffix: str) -> dict[tuple[str, ...], float]:
 
 def test_an_answers_facts_are_counted_under_its_model() -> None:
     metrics = RequestMetrics()
-    facts = {"streamed": True, "ttft_s": 0.5, "duration_s": 2.5, "prompt_tokens": 100, "completion_tokens": 5}
-    serve(make_router(metrics), cached_tokens=48, **facts)
+    tokens: dict[str, Any] = {"prompt_tokens": 100, "completion_tokens": 5, "cached_tokens": 48}
+    serve(make_router(metrics), streamed=True, ttft_s=0.5, duration_s=2.5, **tokens)
     assert values(metrics.requests, "_total") == {("m", "m"): 1}
     assert values(metrics.ttft, "_sum") == {("m", "m", "true"): 0.5}
     assert values(metrics.tpot, "_sum") == {("m", "m"): 0.5}

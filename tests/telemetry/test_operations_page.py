@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from prometheus_client.core import Metric
 from test_decisions_watched import make_router
@@ -36,8 +37,8 @@ def families() -> list[Metric]:
     watch = WatchMetrics(KubernetesSource(KubeScope("ns", pool="p"), print))
     replicas = Replicas("redis://nowhere", "stream", "us", (), local_flights())
     rest = [ConnectionMetrics([]), PlacementMetrics(SimpleNamespace(lost=0))]
-    told = (*rest, RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas)
-    return [metric for source in told for metric in source.collect()]
+    pool: list[Any] = [RequestMetrics(), PoolMetrics(router, "p"), sources, indexes, learning, watch, replicas]
+    return [metric for source in [*rest, *pool] for metric in source.collect()]
 
 
 def test_every_metric_is_on_the_page_and_nothing_else() -> None:

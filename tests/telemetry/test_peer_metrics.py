@@ -12,7 +12,7 @@ from test_operations_page import families
 
 from picker.telemetry.metrics import PoolMetrics
 from picker.telemetry.older_names import OLDER, OlderNames
-from picker.telemetry.peer_metrics import METRICS, PREFIX, table
+from picker.telemetry.peer_metrics import METRICS, PREFIX, PeerMetric, table
 from picker.telemetry.tally import Count, Spread
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrate.md"
@@ -20,7 +20,7 @@ EXPOSED = {metric.name + ("_total" if metric.type == "counter" else "") for metr
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_a_metric_is_here_unless_the_table_says_why_not(metric) -> None:
+def test_a_metric_is_here_unless_the_table_says_why_not(metric: PeerMetric) -> None:
     assert (PREFIX + metric.name in EXPOSED) == (not metric.absent)
 
 
@@ -33,14 +33,14 @@ def test_the_page_has_the_table() -> None:
 
 
 class _One(Collector):
-    def __init__(self, source) -> None:
+    def __init__(self, source: OlderNames | Count | Spread) -> None:
         self._source = source
 
     def collect(self) -> Iterable[Metric]:
-        return self._source.collect()
+        yield from self._source.collect()
 
 
-def exposed(source) -> str:
+def exposed(source: OlderNames | Count | Spread) -> str:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_One(source))
     return exposition.generate_latest(registry).decode()

@@ -1,7 +1,7 @@
 """Counters and histograms: what Prometheus reads is what was counted, and labels cannot grow without bound."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,13 @@ class _One(Collector):
         return self._family.collect()
 
 
-def exposed(family: Count | Spread, write=exposition.generate_latest, read=read_text) -> dict[tuple[str, ...], float]:
+Write = Callable[[CollectorRegistry], bytes]
+Read = Callable[[str], Iterable[Metric]]
+
+
+def exposed(
+    family: Count | Spread, write: Write = exposition.generate_latest, read: Read = read_text
+) -> dict[tuple[str, ...], float]:
     """Samples by name and label values, through Prometheus's own writer and parser."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_One(family))
@@ -38,7 +44,7 @@ def exposed(family: Count | Spread, write=exposition.generate_latest, read=read_
 
 
 @pytest.mark.parametrize(("write", "read"), FORMATS)
-def test_a_counter_is_exposed_as_it_was_counted(write, read) -> None:
+def test_a_counter_is_exposed_as_it_was_counted(write: Write, read: Read) -> None:
     count = Count("requests", "Requests.", ("model", "code"))  # read back in the order of their names: code, model
     count.add("a", "200")
     count.add("a", "200")
@@ -52,7 +58,7 @@ def test_a_counter_without_labels_starts_at_zero() -> None:
 
 
 @pytest.mark.parametrize(("write", "read"), FORMATS)
-def test_a_histogram_counts_into_buckets_that_include_their_bound(write, read) -> None:
+def test_a_histogram_counts_into_buckets_that_include_their_bound(write: Write, read: Read) -> None:
     spread = Spread("seconds", "Time.", (0.1, 1.0), ("model",))
     for value in (0.05, 0.1, 0.5, 7.0):
         spread.observe(value, "a")
@@ -87,7 +93,7 @@ def test_any_label_value_survives_the_exposition(value: str) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: Count("x", "X.", ("a", "b"), 3), lambda: Spread("x", "X.", (1.0,), ("a", "b"), 3)]
 )
-def test_labels_past_the_limit_count_as_other(make) -> None:
+def test_labels_past_the_limit_count_as_other(make: Callable[[], Count | Spread]) -> None:
     family = make()
     add = family.add if isinstance(family, Count) else lambda *labels: family.observe(0.5, *labels)
     for i in range(100):

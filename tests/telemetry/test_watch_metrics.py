@@ -9,12 +9,12 @@ from picker.telemetry.watch import WatchMetrics
 @dataclass
 class Watch:
     silent_s: float = 3.5
-    counts: dict = field(
+    counts: dict[str, WatchCount] = field(
         default_factory=lambda: {"pods": WatchCount(events=7, bad=1), "inferencepools.g": WatchCount()}
     )
 
 
-def test_each_collection_has_its_counts_and_the_pool_one_silence():
+def test_each_collection_has_its_counts_and_the_pool_one_silence() -> None:
     families = {family.name: family for family in WatchMetrics(Watch()).collect()}
     events = {sample.labels["kind"]: sample.value for sample in families["picker_watch_events"].samples}
     bad = {sample.labels["kind"]: sample.value for sample in families["picker_watch_bad"].samples}
