@@ -46,9 +46,14 @@ class Record:
     trial: int | None = None
     trial_at: float = -math.inf
 
+    @property
+    def suspect(self) -> bool:
+        """Whether picks go there all the same, as nothing is proven."""
+        return self.hold_s == 0
+
     def shunned(self, now: float) -> bool:
         """Whether picks stay away at this moment."""
-        return self.hold_s > 0 and (now < self.until or (self.trial is not None and now < self.trial_at + TRIAL_S))
+        return not self.suspect and (now < self.until or (self.trial is not None and now < self.trial_at + TRIAL_S))
 
     def leave_out(self, hold_s: float, now: float) -> None:
         self.hold_s, self.since, self.until, self.trial = hold_s, now, now + hold_s, None
@@ -76,7 +81,7 @@ class Failing:
             return
         record.fault, record.failed_at = fault, now
         record.row += 1
-        if record.hold_s:
+        if not record.suspect:
             if now >= record.until:
                 record.leave_out(min(2 * record.hold_s, LONGEST_S), now)
         elif at_once or record.row >= ROW:
@@ -97,7 +102,7 @@ class Failing:
     def picked(self, slot: int, flight: int, now: float) -> None:
         """The pick goes there; where the endpoint is due, this is its trial."""
         record = self.known.get(slot)
-        if record is not None and record.hold_s and not record.shunned(now):
+        if record is not None and not record.suspect and not record.shunned(now):
             record.trial, record.trial_at = flight, now
 
     def forget(self, slot: int) -> None:
@@ -117,17 +122,21 @@ class Failing:
             del out[len(slots) // 2 :]
         return [position for position, slot in enumerate(slots) if slot not in out]
 
+    def left_out(self) -> dict[int, Fault]:
+        """Slots that picks stay away from but for trials, due ones among them, and what speaks against each."""
+        return {slot: record.fault for slot, record in self.known.items() if not record.suspect}
+
     def told(self, slot: int, now: float) -> dict[str, Any] | None:
         """For people: what is known against this endpoint; None for nothing."""
         record = self.known.get(slot)
         if record is None:
             return None
-        state = "suspect" if not record.hold_s else "due"
+        state = "suspect" if record.suspect else "due"
         if record.shunned(now):
             state = "left out" if now < record.until else "on trial"
         return {
             "state": state,
             "because": record.fault.value,
             "in_a_row": record.row,
-            "for_s": max(0.0, record.until - now) if record.hold_s else 0.0,
+            "for_s": max(0.0, record.until - now),
         }

@@ -233,11 +233,11 @@ class ServedPool:
 
     def _say_who_fails(self) -> None:
         """A line when picks begin to stay away from an endpoint, and one when it serves again."""
-        known, view = self.router.failing.known, self.router.pool.view
-        if not known and not self._left_out:
+        faults, view = self.router.failing.left_out(), self.router.pool.view
+        if not faults and not self._left_out:
             return
         members = zip(view.endpoints, view.slots.tolist(), strict=True)
-        out = {e.address: known[slot].fault.value for e, slot in members if slot in known and known[slot].hold_s}
+        out = {endpoint.address: faults[slot].value for endpoint, slot in members if slot in faults}
         for address in out.keys() - self._left_out:
             log.warning("an endpoint fails, picks stay away", pool=self.name, endpoint=address, because=out[address])
         for address in (self._left_out - out.keys()) & view.by_address.keys():

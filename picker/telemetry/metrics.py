@@ -196,10 +196,9 @@ class PoolMetrics:
             addresses,
             ledger.columns[own.QUEUED_TOKENS, slots],
         )
-        known = router.failing.known
-        left_out = np.array([slot in known and known[slot].hold_s > 0 for slot in slots.tolist()], dtype=np.float64)
+        out = np.isin(slots, list(router.failing.left_out())).astype(np.float64)
         help = "1 while it fails: picks stay away, but for trials."
-        yield _each("picker_endpoint_left_out", help, "endpoint_name", addresses, left_out)
+        yield _each("picker_endpoint_left_out", help, "endpoint_name", addresses, out)
         failures = CounterMetricFamily("picker_endpoint_failures", "Requests that endpoints failed.", labels=["fault"])
         for fault, count in router.failing.counts.items():
             failures.add_metric([fault.value], count)

@@ -156,6 +156,18 @@ def test_people_are_told_why_and_for_how_long() -> None:
     assert failing.counts == {Fault.UNREACHED: 1, Fault.BROKEN: 1}
 
 
+def test_an_endpoint_is_called_left_out_from_the_proof_until_it_serves_trials_and_their_waits_included() -> None:
+    failing = Failing()
+    failing.failed(3, Fault.BROKEN, 0.0, 0.0)
+    called = [failing.left_out()]
+    failing.failed(2, Fault.UNREACHED, -0.1, 0.0)
+    called.append(failing.left_out())
+    failing.picked(2, 7, FIRST_S)
+    called.append(failing.left_out())
+    failing.succeeded(2, FIRST_S)
+    assert [*called, failing.left_out()] == [{}, {2: Fault.UNREACHED}, {2: Fault.UNREACHED}, {}]
+
+
 @given(st.sets(st.integers(0, 9)), st.lists(st.integers(0, 9), min_size=1, unique=True))
 def test_never_more_than_half_are_left_out(failed: set[int], slots: list[int]) -> None:
     kept = candidates(out_at_zero(*failed), 0.5, slots)
