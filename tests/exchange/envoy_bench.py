@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 import grpc
@@ -21,6 +21,7 @@ from picker.exchange.events import Event, RequestArrived
 from picker.exchange.machine import Answer, Exchange, ExchangeSettings
 from picker.server.envoy import EnvoySpec, bootstrap
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 HOST = "127.0.0.1"
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}}
 STREAM = [
@@ -45,7 +46,7 @@ class Picker:
 
     destinations: tuple[str, ...]
     settings: ExchangeSettings = field(default_factory=ExchangeSettings)
-    decide: Callable[[Exchange, RequestArrived, int], None] | None = None
+    decide: Callable[[Exchange, RequestArrived, int], object] | None = None
     events: list[list[Event]] = field(default_factory=list)
     records: list[AccessRecord] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -94,8 +95,8 @@ class Picker:
     @contextlib.asynccontextmanager
     async def serving(self, port: int) -> AsyncIterator[None]:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-        process = grpc.stream_stream_rpc_method_handler(self.process)
-        log = grpc.stream_unary_rpc_method_handler(self.log)
+        process: Handler = grpc.stream_stream_rpc_method_handler(self.process)
+        log: Handler = grpc.stream_unary_rpc_method_handler(self.log)
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(

@@ -5,10 +5,21 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.struct_pb2 import Struct
 
 from picker.exchange.decode import BodyMode
+from picker.exchange.encode import Json
 from picker.exchange.machine import Answer, Exchange
-from picker.proto.ext_proc_pb2 import HeaderMap, HeaderMutation, HttpBody, HttpHeaders, HttpTrailers
+from picker.proto.ext_proc_pb2 import (
+    HeaderMap,
+    HeaderMutation,
+    HttpBody,
+    HttpHeaders,
+    HttpTrailers,
+    ProtocolConfiguration,
+)
 from picker.proto.ext_proc_pb2 import ProcessingRequest as Said
 from picker.proto.ext_proc_pb2 import ProcessingResponse as Reply
+
+Metadata = Mapping[str, Mapping[str, Json]]
+"""Values by namespace and key."""
 
 POST = {":method": "POST", ":path": "/v1/completions", "x-request-id": "r1"}
 OK = {":status": "200", "content-type": "application/json"}
@@ -36,17 +47,24 @@ def request_headers(
     end: bool = False,
     request: BodyMode | None = FDS,
     response: BodyMode = NONE,
-    metadata: Mapping[str, Mapping[str, object]] | None = None,
+    metadata: Metadata | None = None,
 ) -> bytes:
-    said = Said(request_headers=HttpHeaders(headers=header_map(headers), end_of_stream=end))
-    if request is not None:
-        said.protocol_config.request_body_mode = int(request)
-        said.protocol_config.response_body_mode = int(response)
+    said = Said(
+        request_headers=HttpHeaders(headers=header_map(headers), end_of_stream=end),
+        protocol_config=announced(request, response),
+    )
     add_metadata(said, metadata)
     return said.SerializeToString()
 
 
-def add_metadata(said: Said, metadata: Mapping[str, Mapping[str, object]] | None) -> None:
+def announced(request: BodyMode | None, response: BodyMode = NONE) -> ProtocolConfiguration | None:
+    """How bodies are sent, as a proxy says it; None from one that does not."""
+    if request is None:
+        return None
+    return ProtocolConfiguration(request_body_mode=request.name, response_body_mode=response.name)
+
+
+def add_metadata(said: Said, metadata: Metadata | None) -> None:
     for namespace, values in (metadata or {}).items():
         struct = Struct()
         struct.update(values)
@@ -61,8 +79,8 @@ def response_headers(
     headers: Mapping[str, str] = OK,
     *,
     end: bool = False,
-    metadata: Mapping[str, Mapping[str, object]] | None = None,
-    attributes: Mapping[str, object] | None = None,
+    metadata: Metadata | None = None,
+    attributes: Mapping[str, Json] | None = None,
 ) -> bytes:
     said = Said(response_headers=HttpHeaders(headers=header_map(headers), end_of_stream=end))
     add_metadata(said, metadata)

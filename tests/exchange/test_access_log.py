@@ -1,22 +1,23 @@
 """Envoy's access log records, as a picker reads them."""
 
-from ext_proc_messages import Struct
+from google.protobuf.struct_pb2 import Struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from picker.exchange.access_log import AccessRecord, Unread, decode
+from picker.exchange.encode import Json
 from picker.proto import access_log_pb2 as pb
 
 
-def entry(kind: int = pb.DOWNSTREAM_END, flight: object = "42") -> pb.HTTPAccessLogEntry:
+def entry(kind: "pb.AccessLogType" = pb.DOWNSTREAM_END, flight: Json | None = "42") -> pb.HTTPAccessLogEntry:
     found = pb.HTTPAccessLogEntry()
     common = found.common_properties
-    common.access_log_type = pb.AccessLogType.Name(kind)
+    common.access_log_type = kind
     common.upstream_remote_address.socket_address.address = "10.0.0.2"
     common.upstream_remote_address.socket_address.port_value = 8000
     common.custom_tags["picker-first-body-byte-us"] = "125000"
     common.duration.FromMilliseconds(1500)
-    metadata = {
+    metadata: dict[str, dict[str, Json | None]] = {
         "envoy.lb": {"picker-flight": flight},
         "picker.usage": {"prompt_tokens": 1100.0, "cached_tokens": 1024.0, "completion_tokens": 7.0},
     }
@@ -80,7 +81,7 @@ def test_time_point_that_was_not_reached() -> None:
 
 
 def test_a_flight_is_a_number_or_nothing() -> None:
-    flights = ["7", "", "x", "-1", "٣", "9" * 40, 7.0, None, ["7"]]
+    flights: list[Json | None] = ["7", "", "x", "-1", "٣", "9" * 40, 7.0, None, ["7"]]
     records = decode(message(*[entry(flight=flight) for flight in flights]))
     assert [record.flight for record in records] == [7, *[None] * 8]
 

@@ -1,7 +1,7 @@
 """The two headers of the gateway conformance suite: one steers a request, one says who served it."""
 
 import pytest
-from ext_proc_messages import POST, forwarded, replies, request_headers, response_headers, set_headers
+from ext_proc_messages import POST, Metadata, forwarded, replies, request_headers, response_headers, set_headers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,13 +11,13 @@ from picker.exchange.selection import narrowed, selected
 
 STEERED = ExchangeSettings(selection_header="test-epp-endpoint-selection")
 SERVED = ExchangeSettings(served_header="x-conformance-test-served-endpoint")
-HINT = {"envoy.lb.subset_hint": {"x-gateway-destination-endpoint-subset": ["10.0.0.1:3000", "10.0.0.2:3000"]}}
+HINT: Metadata = {"envoy.lb.subset_hint": {"x-gateway-destination-endpoint-subset": ["10.0.0.1:3000", "10.0.0.2:3000"]}}
 
 names = st.builds("10.0.0.{}{}".format, st.integers(1, 4), st.sampled_from(["", ":3000", ":3002"]))
 restrictions = st.none() | st.lists(names, max_size=4).map(tuple)
 
 
-def subset(settings: ExchangeSettings, value: str, metadata: dict[str, dict[str, object]] | None = None) -> object:
+def subset(settings: ExchangeSettings, value: str, metadata: Metadata | None = None) -> object:
     headers = {**POST, "test-epp-endpoint-selection": value}
     (event,) = Exchange(settings).receive(request_headers(headers, end=True, metadata=metadata))
     assert isinstance(event, RequestArrived)
@@ -70,7 +70,7 @@ def test_any_text_is_a_restriction_or_none(value: str) -> None:
     ],
 )
 def test_the_client_is_told_who_served_and_a_proxy_that_keeps_silent_fails(
-    metadata: dict[str, dict[str, object]] | None, value: str
+    metadata: Metadata | None, value: str
 ) -> None:
     exchange = forwarded(exchange=Exchange(SERVED))
     exchange.receive(response_headers(metadata=metadata))

@@ -4,7 +4,6 @@ import pytest
 from ext_proc_messages import (
     FDS,
     NONE,
-    Said,
     add_metadata,
     forwarded,
     response_body,
@@ -18,6 +17,7 @@ from picker.exchange.decode import BodyMode
 from picker.exchange.machine import Exchange
 from picker.exchange.relay import relayed
 from picker.proto.ext_proc_pb2 import HttpBody
+from picker.proto.ext_proc_pb2 import ProcessingRequest as Said
 
 # Lengths around which the varints of a body, of its part and of its reply grow.
 sizes = st.one_of(st.integers(0, 300), st.integers(16_370, 16_390), st.sampled_from([20_000, 62_000, 62_001]))

@@ -19,6 +19,7 @@ from ext_proc_messages import (
 )
 
 from picker.exchange.decode import BodyMode
+from picker.exchange.encode import Json
 from picker.exchange.events import RequestArrived
 from picker.exchange.machine import Answer, Exchange, ExchangeSettings
 from picker.proto.ext_proc_pb2 import CommonResponse, HeaderValueOption, ProcessingRequest, ProcessingResponse
@@ -34,7 +35,8 @@ def arrived(exchange: Exchange, *messages: bytes) -> RequestArrived:
 
 
 def common(reply: ProcessingResponse) -> CommonResponse:
-    return getattr(reply, str(reply.WhichOneof("response"))).response
+    found: CommonResponse = getattr(reply, str(reply.WhichOneof("response"))).response
+    return found
 
 
 class TestFullDuplex:
@@ -164,8 +166,10 @@ class TestHeadersAlone:
 
 
 class TestThePick:
-    def pick(self, headers: dict[str, str] | list[tuple[str, str]], **settings: bool) -> ProcessingResponse:
-        exchange = Exchange(ExchangeSettings(**settings), new_id=lambda: "made")
+    def pick(
+        self, headers: dict[str, str] | list[tuple[str, str]], clear_route_cache: bool = True
+    ) -> ProcessingResponse:
+        exchange = Exchange(ExchangeSettings(clear_route_cache=clear_route_cache), new_id=lambda: "made")
         arrived(exchange, request_headers(headers, end=True))
         exchange.answer(PICK)
         return replies(exchange)[0]
@@ -253,7 +257,7 @@ class TestReadingHeaders:
             (5, ()),
         ],
     )
-    def test_subset_is_a_list_or_one_string(self, hint: object, subset: tuple[str, ...]) -> None:
+    def test_subset_is_a_list_or_one_string(self, hint: Json, subset: tuple[str, ...]) -> None:
         metadata = {"envoy.lb.subset_hint": {"x-gateway-destination-endpoint-subset": hint}}
         assert arrived(Exchange(), request_headers(end=True, metadata=metadata)).subset == subset
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ async def ask(bench: Bench, path: str, size: int) -> dict[str, object]:
 
 def names(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events if not isinstance(event, ResponseData)]
+
+
+def over(bench: Bench, flight: int) -> bool:
+    return names(bench.picker.events[flight])[-1] == "RequestEnded"
 
 
 def told(bench: Bench, flight: int) -> list[AccessRecord]:
@@ -75,7 +80,7 @@ async def test_echoed_answer_is_seen_whole(tmp_path: Path, mode: RequestMode) ->
     async with running(tmp_path, response_path="echo", request_mode=mode) as bench:
         for flight, (size, route) in enumerate([(s, r) for s in SIZES for r in ("/plain", "/stream")]):
             await ask(bench, route, size)
-            await bench.picker.until(lambda n=flight: names(bench.picker.events[n])[-1] == "RequestEnded")
+            await bench.picker.until(partial(over, bench, flight))
             events = bench.picker.events[flight]
             started = events[1]
             assert isinstance(started, ResponseStarted)
