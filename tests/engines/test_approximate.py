@@ -1,6 +1,7 @@
 """The approximate index against a plain model: an OrderedDict per slot."""
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def u64(*values: int) -> np.ndarray:
 
 
 def held(index: ApproximateIndex, chain: list[int], now: float, *which: int) -> list[float]:
-    return index.matched(u64(*chain), np.array(which, np.intp), now).tolist()
+    return [float(hit) for hit in index.matched(u64(*chain), np.array(which, np.intp), now)]
 
 
 def test_a_prompt_hits_where_its_prefix_was_sent() -> None:
@@ -113,10 +114,10 @@ def test_a_slot_out_of_range_is_refused(slot: int) -> None:
         ApproximateIndex().touch(slot, u64(1), 0.0)
 
 
-@pytest.mark.parametrize("limits", [{"ttl_s": 0.0}, {"ttl_s": float("nan")}, {"max_blocks": 0}])
-def test_limits_that_are_not_positive_are_refused(limits: dict[str, float]) -> None:
+@pytest.mark.parametrize(("ttl_s", "max_blocks"), [(0.0, 9), (float("nan"), 9), (TTL, 0)])
+def test_limits_that_are_not_positive_are_refused(ttl_s: float, max_blocks: int) -> None:
     with pytest.raises(ValueError, match="positive"):
-        ApproximateIndex(**limits)
+        ApproximateIndex(ttl_s, max_blocks)
 
 
 class Model:
@@ -170,7 +171,7 @@ steps = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), steps), max_size=60))
-def test_it_is_an_lru_list_with_age_per_slot(history: list) -> None:
+def test_it_is_an_lru_list_with_age_per_slot(history: list[tuple[int, tuple[str, Any, Any]]]) -> None:
     index, model, now = ApproximateIndex(ttl_s=TTL), Model(), 0.0
     for wait, (what, slot, argument) in history:
         now += wait

@@ -40,7 +40,7 @@ def numbered(bundle: Bundle) -> None:
         arrays.inner.grid[1, column] = column / 2
 
 
-def test_a_kernel_reads_and_writes_the_arrays_that_were_bundled():
+def test_a_kernel_reads_and_writes_the_arrays_that_were_bundled() -> None:
     arrays = outer(4, 3)
     numbered(bundled(arrays))
     assert arrays.keys.tolist() == [1, 2, 3, 4]
@@ -49,7 +49,7 @@ def test_a_kernel_reads_and_writes_the_arrays_that_were_bundled():
     assert arrays.inner.grid.tolist() == [[0, 0, 0], [0, 0.5, 1]]
 
 
-def test_arrays_of_other_types_are_refused():
+def test_arrays_of_other_types_are_refused() -> None:
     arrays = outer(2, 2)
     with pytest.raises(TypeError):
         bundled(arrays._replace(keys=np.zeros(2, np.uint64)))

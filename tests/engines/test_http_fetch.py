@@ -145,7 +145,7 @@ async def test_an_engine_that_wants_its_connection_closed_gets_a_new_one_each_ti
 
 async def test_two_pages_asked_for_at_once_come_over_two_connections() -> None:
     async with talking(http(PAGE), http(PAGE)) as (target, connections), fetching() as fetch:
-        assert await asyncio.gather(fetch(target), fetch(target)) == [PAGE] * 2
+        assert list(await asyncio.gather(fetch(target), fetch(target))) == [PAGE] * 2
         assert await fetch(target) == PAGE
     assert sorted(connections) == [1, 2]
 

@@ -21,7 +21,7 @@ def slots(*values: int) -> np.ndarray:
 
 
 def held(index: PrefixIndex, chain: list[int], *which: int) -> list[float]:
-    return index.matched(u64(*chain), slots(*which)).tolist()
+    return [float(hit) for hit in index.matched(u64(*chain), slots(*which))]
 
 
 def test_a_hit_is_the_leading_run_of_blocks_that_an_endpoint_holds() -> None:

@@ -21,8 +21,8 @@ AS_MAP = stored([7, 8], [1, 2], parent=6, lora_id=1, lora_name="l1")
 AS_ARRAY = ["BlockStored", [7, 8], 6, tokens(1, 2), 4, 1, "GPU", "l1"]
 
 
-def batch(*events: object, **more: object) -> KvBatch:
-    decoded = decode(payload(*events, **more))
+def batch(*events: object, ts: float = 1.0, rank: int | None = 0) -> KvBatch:
+    decoded = decode(payload(*events, ts=ts, rank=rank))
     assert isinstance(decoded, KvBatch)
     return decoded
 

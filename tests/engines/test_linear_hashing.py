@@ -16,6 +16,7 @@ def test_while_a_bucket_is_split_every_row_is_found_after_every_write(keys: set[
     table, _ = empty_table(64)
     rows = {key: insert(table, np.uint64(key)) for key in keys}
     writes = 0
+    split: Any = linear_hashing._split
 
     class Watched(np.ndarray[Any, Any]):
         def __setitem__(self, at: Any, value: Any) -> None:
@@ -27,5 +28,5 @@ def test_while_a_bucket_is_split_every_row_is_found_after_every_write(keys: set[
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(linear_hashing, "fence", lambda: None)
         patched.setattr(linear_hashing, "prefetch", lambda array, row: None)
-        linear_hashing._split.py_func(Table(*(part.view(Watched) for part in table)))
+        split.py_func(Table(*(part.view(Watched) for part in table)))
     assert writes >= 2

@@ -2,7 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -180,6 +181,10 @@ def read(reader: Callable[[bytes], EngineSample], page: bytes) -> EngineSample |
         return None
 
 
+def ending(numbers: Iterator[int], _: re.Match[bytes]) -> bytes:
+    return b"} %d" % next(numbers)
+
+
 class TestPagesOneAfterTheOther:
     @settings(deadline=None)
     @given(st.lists(pages(), min_size=2, max_size=4))
@@ -193,8 +198,7 @@ class TestPagesOneAfterTheOther:
     def test_with_the_same_lines_are_read_as_each_of_them_alone(self, page: bytes, said: list[list[int]]) -> None:
         reader = PageReader("vllm")
         for numbers in said:
-            values = iter(numbers)
-            moved = LAST_NUMBER.sub(lambda _, values=values: b"} %d" % next(values), page)
+            moved = LAST_NUMBER.sub(partial(ending, iter(numbers)), page)
             assert read(reader.read, moved) == read(lambda text: parse(text, "vllm"), moved)
 
     @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 300)), min_size=2, max_size=6))

@@ -23,6 +23,8 @@ from picker.engines.tick import (
 )
 
 SETTINGS = TickSettings(fast_s=0.1, idle_s=1.5, failed_s=5.0, growth=1.5)
+QUIET: list[Outcome] = ["quiet"]
+FAILED: list[Outcome] = ["failed"]
 
 
 def run(*outcomes: Outcome) -> Tick:
@@ -37,20 +39,20 @@ def test_a_new_endpoint_is_looked_at_fast() -> None:
 
 
 def test_a_quiet_endpoint_slows_down_step_by_step_to_the_idle_interval() -> None:
-    assert [round(run(*["quiet"] * n).interval_s, 3) for n in (1, 2, 3, 20)] == [0.15, 0.225, 0.338, 1.5]
+    assert [round(run(*QUIET * n).interval_s, 3) for n in (1, 2, 3, 20)] == [0.15, 0.225, 0.338, 1.5]
 
 
 def test_work_brings_it_back_to_fast_at_once() -> None:
-    assert run(*["quiet"] * 20, "busy").interval_s == 0.1
+    assert run(*QUIET * 20, "busy").interval_s == 0.1
 
 
 def test_failures_double_the_interval_up_to_the_cap_and_are_counted() -> None:
-    assert [run(*["failed"] * n) for n in (1, 2, 3)] == [Tick(0.2, 1), Tick(0.4, 2), Tick(0.8, 3)]
-    assert run(*["failed"] * 50) == Tick(5.0, 50)
+    assert [run(*FAILED * n) for n in (1, 2, 3)] == [Tick(0.2, 1), Tick(0.4, 2), Tick(0.8, 3)]
+    assert run(*FAILED * 50) == Tick(5.0, 50)
 
 
 def test_after_a_failure_a_good_scrape_starts_again_from_fast() -> None:
-    assert run(*["failed"] * 9, "quiet") == Tick(0.1 * 1.5)
+    assert run(*FAILED * 9, "quiet") == Tick(0.1 * 1.5)
 
 
 def test_in_a_large_pool_the_resting_endpoints_take_half_of_the_budget() -> None:

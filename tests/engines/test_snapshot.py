@@ -1,5 +1,7 @@
 """One pick's view of the pool."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def rows(
     return snapshots.snapshot(table or EngineTable(), ledger or Ledger(), picked, np.array(hits), prompt, now)
 
 
-def scraped(slot: int, at: float, own_most: float = 0, **reading: float) -> EngineTable:
+def scraped(slot: int, at: float, own_most: float = 0, **reading: Any) -> EngineTable:
     table = EngineTable()
     table.observe(slot, EngineSample(**reading), at, own_most)
     return table
