@@ -15,6 +15,7 @@ Never more than half of a pick's candidates are left out, and none where all of 
 of equals those that failed longest ago, stay.
 """
 
+import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,15 @@ TRIAL_S = 30.0
 """So long a trial is waited for; an endpoint that says nothing is tried again then."""
 FRESH_S = 30.0
 """Word of a failed connection comes with the answer of whoever served instead; about older picks it is no news."""
+
+
+class State(enum.StrEnum):
+    """Of an endpoint that is not trusted, in words that people are told."""
+
+    SUSPECT = "suspect"
+    LEFT_OUT = "left out"
+    DUE = "due"
+    ON_TRIAL = "on trial"
 
 
 @dataclass(slots=True)
@@ -51,9 +61,17 @@ class Record:
         """Whether picks go there all the same, as nothing is proven."""
         return self.hold_s == 0
 
+    def state(self, now: float) -> State:
+        if self.suspect:
+            return State.SUSPECT
+        if now < self.until:
+            return State.LEFT_OUT
+        tried = self.trial is not None and now < self.trial_at + TRIAL_S
+        return State.ON_TRIAL if tried else State.DUE
+
     def shunned(self, now: float) -> bool:
         """Whether picks stay away at this moment."""
-        return not self.suspect and (now < self.until or (self.trial is not None and now < self.trial_at + TRIAL_S))
+        return self.state(now) in (State.LEFT_OUT, State.ON_TRIAL)
 
     def leave_out(self, hold_s: float, now: float) -> None:
         self.hold_s, self.since, self.until, self.trial = hold_s, now, now + hold_s, None
@@ -102,7 +120,7 @@ class Failing:
     def picked(self, slot: int, flight: int, now: float) -> None:
         """The pick goes there; where the endpoint is due, this is its trial."""
         record = self.known.get(slot)
-        if record is not None and not record.suspect and not record.shunned(now):
+        if record is not None and record.state(now) is State.DUE:
             record.trial, record.trial_at = flight, now
 
     def forget(self, slot: int) -> None:
@@ -131,11 +149,8 @@ class Failing:
         record = self.known.get(slot)
         if record is None:
             return None
-        state = "suspect" if record.suspect else "due"
-        if record.shunned(now):
-            state = "left out" if now < record.until else "on trial"
         return {
-            "state": state,
+            "state": record.state(now).value,
             "because": record.fault.value,
             "in_a_row": record.row,
             "for_s": max(0.0, record.until - now),

@@ -16,6 +16,7 @@ ENGINE = {
     "waiting": 0.0,
     "kv_usage": 0.25,
     "queued_tokens": 512.0,
+    "failing": None,
     "picks": 70,
     "recent_picks": 30,
     "failed": 0,

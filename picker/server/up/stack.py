@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 import yaml
 
+from picker.routing.failing import State
 from picker.server.envoy import EnvoySpec, RequestMode, ResponsePath, bootstrap
 from picker.server.processes import Child, Children
 from picker.server.up.ports import HOST, free_ports, free_run
@@ -72,7 +73,8 @@ class Stack:
     envoy_spec: EnvoySpec | None = None
 
     async def endpoints(self, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
-        """The admin ports' `/pool` rows, counts summed over workers. Raises aiohttp.ClientError."""
+        """The admin ports' `/pool` rows: counts summed over workers, and the worst that one of them knows against an
+        endpoint. Raises aiohttp.ClientError."""
         rows: dict[str, dict[str, Any]] = {}
         host, _, port = self.admin.rpartition(":")
         for worker in range(self.workers):
@@ -82,6 +84,7 @@ class Stack:
                     if known is not row:
                         for name in ("picks", "recent_picks", "ended", "failed", "in_flight", "queued_tokens"):
                             known[name] += row[name]
+                        known["failing"] = max(known["failing"], row["failing"], key=_gravity)
         return list(rows.values())
 
     async def learning(self, session: aiohttp.ClientSession) -> dict[str, Any] | None:
@@ -201,6 +204,12 @@ async def _until(holds: Callable[[], Awaitable[bool]], child: Child) -> None:
             return
         await asyncio.sleep(0.05)
     raise StackError(f"{child.name} was not ready after {READY_S:.0f} s:\n{child.tail()}")
+
+
+def _gravity(failing: Mapping[str, Any] | None) -> tuple[int, float]:
+    if failing is None:
+        return 0, 0.0
+    return (1 if failing["state"] == State.SUSPECT else 2), failing["for_s"]
 
 
 def command(name: str) -> list[str]:

@@ -10,7 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from picker.routing.failing import State
+from picker.routing.outcome import Fault
 from picker.server.up.handoff import HandedOff
+
+WHY = {
+    Fault.UNREACHED.value: "could not be reached",
+    Fault.BROKEN.value: "answers with errors or breaks off",
+}
+NEXT = {
+    State.LEFT_OUT.value: "gets no requests for {for_s} s, then one tries it",
+    State.ON_TRIAL.value: "gets no requests while one tries it",
+    State.DUE.value: "the next request there tries it",
+}
+"""Of suspects nothing is said: they get requests as before."""
 
 
 def progress() -> Progress:
@@ -25,10 +38,11 @@ def screen(
     bar: Progress,
     stages: HandedOff | None = None,
 ) -> Group:
-    """Table, what is being learned and handed off if anything is, and bar, one below the other."""
+    """Table, who is left out, what is being learned and handed off if anything is, and bar, one below the other."""
+    failing = [] if (out := left_out_lines(endpoints)) is None else [out]
     learned = () if learning is None else (learning_lines(learning),)
     moved = () if stages is None else (handoff_table(stages), handoff_line(stages))
-    return Group(engine_table(policy, endpoints), *learned, *moved, bar)
+    return Group(engine_table(policy, endpoints), *failing, *learned, *moved, bar)
 
 
 def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
@@ -50,7 +64,7 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
     for row in endpoints:
         ttft = row["ttft_ms"]
         table.add_row(
-            str(row["address"]).rpartition(":")[2],
+            _port(row),
             str(row["hardware"]).partition("/")[0].partition("_")[0],
             f"{row['running']:.0f}",
             f"{row['waiting']:.0f}",
@@ -64,6 +78,29 @@ def engine_table(policy: str, endpoints: Sequence[Mapping[str, Any]]) -> Table:
             "-" if ttft is None else f"{ttft['p99']:.0f}",
         )
     return table
+
+
+def left_out_lines(endpoints: Sequence[Mapping[str, Any]]) -> Text | None:
+    """Why and how long endpoints get no requests, by the admin port's `/pool` answer; None where all of them do.
+
+    >>> failing = {"state": "left out", "because": "unreached", "in_a_row": 3, "for_s": 3.2}
+    >>> fine = {"address": "127.0.0.1:2", "failing": None}
+    >>> print(left_out_lines([{"address": "127.0.0.1:1", "failing": failing}, fine]))
+    port 1 could not be reached: gets no requests for 4 s, then one tries it
+    """
+    lines = []
+    for row in endpoints:
+        known = row["failing"]
+        if known is not None and known["state"] in NEXT:
+            what = NEXT[known["state"]].format(for_s=math.ceil(known["for_s"]))
+            lines.append(f"port {_port(row)} {WHY[known['because']]}: {what}")
+    if len(lines) > len(endpoints) // 2:
+        lines.append("more than half fail: requests go to some of them all the same")
+    return Text("\n".join(lines), style="red") if lines else None
+
+
+def _port(row: Mapping[str, Any]) -> str:
+    return str(row["address"]).rpartition(":")[2]
 
 
 def _percent(ratio: float | None) -> str:
