@@ -1,11 +1,12 @@
 """Profiles put together in a line, and a pool of named members for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from picker.engines.metrics import LoraState
-from picker.policies.composed.look import Look, Members
+from picker.policies.composed.look import Look, Meets, Members
 from picker.policies.composed.plugins import FILTERS, SCORERS
 from picker.policies.composed.policy import Composed, Params, Step
 from picker.policies.example import example_request, example_rows
@@ -14,6 +15,7 @@ from picker.requests.request import Hints, Request
 
 REQUEST = example_request(prompt_tokens=1600)
 NOBODY = Members()
+Picker = Literal["max-score-picker", "random-picker", "weighted-random-picker"]
 
 
 def members(*labels: Mapping[str, str], lora: Mapping[int, LoraState] | None = None) -> Members:
@@ -23,22 +25,24 @@ def members(*labels: Mapping[str, str], lora: Mapping[int, LoraState] | None = N
     return Members(known, names, (lora or {}).get)
 
 
-def look(request: Request = REQUEST, members: Members = NOBODY, now: float = 0.0, **columns: list[float]) -> Look:
+def look(
+    request: Request = REQUEST, members: Members = NOBODY, now: float = 0.0, /, **columns: Sequence[float]
+) -> Look:
     return Look(request, example_rows(request, **columns), now, members)
 
 
 def scored(kind: str, seen: Look, **params: object) -> list[float]:
-    return SCORERS[kind](params, np.random.default_rng(0))(seen).round(6).tolist()
+    return [float(score) for score in SCORERS[kind](params, np.random.default_rng(0))(seen).round(6)]
 
 
 def kept(kind: str, seen: Look, **params: object) -> list[bool]:
     plugin = FILTERS[kind](params, np.random.default_rng(0))
-    if hasattr(plugin, "meet"):
+    if isinstance(plugin, Meets):
         plugin.meet(seen.members)
-    return plugin(seen).tolist()
+    return [bool(stays) for stays in plugin(seen)]
 
 
-def composed(*scorers: Step, filters: tuple[Step, ...] = (), picker: str = "max-score-picker") -> Composed:
+def composed(*scorers: Step, filters: tuple[Step, ...] = (), picker: Picker = "max-score-picker") -> Composed:
     return Composed(Params(filters=filters, scorers=scorers, picker=picker), np.random.default_rng(0))
 
 

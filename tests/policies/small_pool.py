@@ -1,5 +1,7 @@
 """A pool small enough to follow by hand: a ledger, and prefix caches that never evict."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from picker.engines.rows import Rows
@@ -16,11 +18,11 @@ def make(name: str, **params: object) -> Policy:
     return policy
 
 
-def costs(policy: Policy, request: Request, now: float = 0.0, **columns: list[float]) -> list[float]:
-    return policy.score(request, example_rows(request, **columns), now).cost.tolist()
+def costs(policy: Policy, request: Request, now: float = 0.0, /, **columns: Sequence[float]) -> list[float]:
+    return [float(cost) for cost in policy.score(request, example_rows(request, **columns), now).cost]
 
 
-def best(policy: Policy, request: Request, now: float = 0.0, **columns: list[float]) -> list[int]:
+def best(policy: Policy, request: Request, now: float = 0.0, /, **columns: Sequence[float]) -> list[int]:
     """Rows of the lowest cost."""
     cost = costs(policy, request, now, **columns)
     return [row for row, value in enumerate(cost) if value == min(cost)]

@@ -26,7 +26,7 @@ THREE = members({"gpu": "h100", "tier": "gold"}, {"gpu": "l4"}, {})
     ],
 )
 def test_labels_select_as_in_kubernetes(params: dict[str, object], expected: list[bool]) -> None:
-    assert kept("label-selector-filter", look(members=THREE, waiting=[0] * 3), **params) == expected
+    assert kept("label-selector-filter", look(REQUEST, THREE, waiting=[0] * 3), **params) == expected
 
 
 @pytest.mark.parametrize(("operator", "values"), [("In", []), ("Exists", ["x"]), ("Is", ["x"])])
@@ -34,13 +34,13 @@ def test_an_expression_that_means_nothing_is_refused(operator: str, values: list
     with pytest.raises(BadSettings, match="matchExpressions"):
         kept(
             "label-selector-filter",
-            look(members=THREE, waiting=[0] * 3),
+            look(REQUEST, THREE, waiting=[0] * 3),
             matchExpressions=[{"key": "gpu", "operator": operator, "values": values}],
         )
 
 
 def test_one_label_may_be_absent_only_where_that_is_allowed() -> None:
-    seen = look(members=THREE, waiting=[0] * 3)
+    seen = look(REQUEST, THREE, waiting=[0] * 3)
 
     assert kept("by-label", seen, label="gpu", validValues=["l4"]) == [False, True, False]
     assert kept("by-label", seen, label="gpu", validValues=["l4"], allowsNoLabel=True) == [False, True, True]
@@ -57,7 +57,7 @@ def test_one_label_may_be_absent_only_where_that_is_allowed() -> None:
 def test_a_role_filter_keeps_those_whose_role_names_the_part(kind: str, expected: list[bool]) -> None:
     roles = ({"llm-d.ai/role": role} for role in ("decode", "prefill", "prefill-decode", "encode-prefill-decode"))
 
-    assert kept(kind, look(members=members(*roles, {}), waiting=[0] * 5)) == expected
+    assert kept(kind, look(REQUEST, members(*roles, {}), waiting=[0] * 5)) == expected
 
 
 def test_labels_follow_the_pool() -> None:

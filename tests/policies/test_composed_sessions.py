@@ -8,13 +8,14 @@ from composing import REQUEST, composed, look, members, of_session
 
 from picker.policies.composed import sessions
 from picker.policies.composed.cold_turns import ColdTurns, NoHitLru
-from picker.policies.composed.look import Look
+from picker.policies.composed.look import Look, Remembers
 from picker.policies.composed.plugins import FILTERS, SCORERS
 from picker.policies.composed.policy import Step
 from picker.policies.composed.sessions import token_for
 from picker.policies.example import example_rows
 
 POOL = members({}, {}, {})
+RNG = np.random.default_rng(0)
 TOKENS = [token_for("10.0.0.1:8000"), base64.b64encode(b"models/pod-1").decode()]
 
 
@@ -24,7 +25,7 @@ def seen(session: str = "", token: str = "", now: float = 0.0) -> Look:
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_a_token_brings_a_session_back_to_its_endpoint(token: str) -> None:
-    wish, rule = SCORERS["session-affinity-scorer"]({}, None), FILTERS["session-affinity-filter"]({}, None)
+    wish, rule = SCORERS["session-affinity-scorer"]({}, RNG), FILTERS["session-affinity-filter"]({}, RNG)
 
     assert wish(seen(token=token)).tolist() == [0.0, 1.0, 0.0]
     assert rule(seen(token=token)).tolist() == [False, True, False]
@@ -34,14 +35,15 @@ def test_a_token_brings_a_session_back_to_its_endpoint(token: str) -> None:
     "token", ["", "no base64!", "////", token_for("10.9.9.9:8000"), base64.b64encode(b"\xff").decode()]
 )
 def test_a_token_that_names_nobody_asks_for_nothing(token: str) -> None:
-    wish, rule = SCORERS["session-affinity-scorer"]({}, None), FILTERS["session-affinity-filter"]({}, None)
+    wish, rule = SCORERS["session-affinity-scorer"]({}, RNG), FILTERS["session-affinity-filter"]({}, RNG)
 
     assert wish(seen(token=token)).tolist() == [0.0, 0.0, 0.0]
     assert rule(seen(token=token)).all()
 
 
 def test_an_id_is_remembered_until_its_time_to_live_is_over() -> None:
-    rule = FILTERS["session-affinity-filter"]({"strategy": "session_id"}, None)
+    rule = FILTERS["session-affinity-filter"]({"strategy": "session_id"}, RNG)
+    assert isinstance(rule, Remembers)
 
     assert rule(seen("a")).all()
     rule.picked(seen("a"), row=2)
@@ -51,7 +53,8 @@ def test_an_id_is_remembered_until_its_time_to_live_is_over() -> None:
 
 
 def test_a_session_whose_endpoint_is_gone_is_bound_anew() -> None:
-    wish = SCORERS["session-affinity-scorer"]({"algorithm": "session_id_header"}, None)
+    wish = SCORERS["session-affinity-scorer"]({"algorithm": "session_id_header"}, RNG)
+    assert isinstance(wish, Remembers)
     wish.picked(seen("a"), row=2)
     smaller = look(of_session("a"), members({}, {}), waiting=[0, 0])
 
@@ -62,7 +65,8 @@ def test_a_session_whose_endpoint_is_gone_is_bound_anew() -> None:
 
 def test_remembered_sessions_are_bounded_and_the_longest_unused_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS", 2)
-    rule = FILTERS["session-affinity-filter"]({"strategy": "session_id"}, None)
+    rule = FILTERS["session-affinity-filter"]({"strategy": "session_id"}, RNG)
+    assert isinstance(rule, Remembers)
     for session in ("a", "b", "a", "c"):
         rule.picked(seen(session), row=1)
 

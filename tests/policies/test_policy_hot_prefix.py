@@ -1,5 +1,7 @@
 """The detector of hot prefixes: alarm, drop, exit, window."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -20,12 +22,12 @@ def other(i: int) -> Request:
     return example_request(prompt_tokens=1600, prefix=1000 + i)
 
 
-def ask(policy: Policy, now: float, request: Request = HOT, **columns: list[float]) -> list[float]:
+def ask(policy: Policy, now: float, request: Request = HOT, /, **columns: Sequence[float]) -> list[float]:
     """Score and pick the best; returns the costs."""
     rows = example_rows(request, **(columns or HOLDER_KEEPS_WINNING))
     cost = policy.score(request, rows, now).cost
     policy.picked(request, rows, int(cost.argmin()), now)
-    return cost.tolist()
+    return [float(each) for each in cost]
 
 
 def alarmed(share: float = 0.5, until: float = 20.0) -> Policy:
@@ -40,13 +42,13 @@ def alarmed(share: float = 0.5, until: float = 20.0) -> Policy:
     return policy
 
 
-def left_out(policy: Policy, now: float, request: Request = HOT, **columns: list[float]) -> list[bool]:
+def left_out(policy: Policy, now: float, request: Request = HOT, /, **columns: Sequence[float]) -> list[bool]:
     rows = example_rows(request, **(columns or HOLDER_KEEPS_WINNING))
-    return np.isinf(policy.score(request, rows, now).cost).tolist()
+    return [bool(out) for out in np.isinf(policy.score(request, rows, now).cost)]
 
 
 def test_the_only_holder_of_half_the_traffic_is_left_out_while_it_wins_though_busier() -> None:
-    assert left_out(alarmed(), now=20.0) == [True, False, False, False]
+    assert left_out(alarmed(), 20.0) == [True, False, False, False]
 
 
 def test_other_requests_still_reach_the_hot_endpoint() -> None:
@@ -61,7 +63,7 @@ def test_a_request_with_the_same_prefix_and_its_own_tail_is_of_the_same_class() 
 
 def test_a_share_that_the_holder_can_carry_raises_no_alarm() -> None:
     # One of four endpoints holds it: x / (1 - x) must exceed 1 / 3, so a fifth of the traffic is fine.
-    assert left_out(alarmed(share=0.2), now=20.0) == [False] * 4
+    assert left_out(alarmed(share=0.2), 20.0) == [False] * 4
 
 
 def test_a_holder_that_is_not_the_busier_one_stays() -> None:
@@ -113,11 +115,11 @@ def test_the_alarm_clears_when_the_prefix_goes_out_of_fashion() -> None:
     for i in range(200):
         ask(policy, 20.0 + i / 10, other(i), batch=[0, 0, 0, 0])
 
-    assert left_out(policy, now=40.0) == [False] * 4
+    assert left_out(policy, 40.0) == [False] * 4
 
 
 def test_an_old_alarm_means_nothing_after_a_pause() -> None:
-    assert left_out(alarmed(until=20.0), now=81.0) == [False] * 4
+    assert left_out(alarmed(until=20.0), 81.0) == [False] * 4
 
 
 def test_all_endpoints_holding_the_prefix_are_never_left_out() -> None:
@@ -131,7 +133,7 @@ def test_the_detector_can_be_turned_off() -> None:
     for i in range(60):
         ask(policy, i / 10)
 
-    assert left_out(policy, now=6.0) == [False] * 4
+    assert left_out(policy, 6.0) == [False] * 4
 
 
 def test_a_left_out_endpoint_says_why() -> None:

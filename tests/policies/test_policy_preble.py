@@ -28,30 +28,30 @@ def test_a_match_of_half_or_less_goes_by_cost() -> None:
     policy = make("preble", **UNIT)
     place(policy, row=1, now=0.0)
 
-    assert best(policy, COLD, now=1.0, hit_tokens=[0, 800]) == [0]
+    assert best(policy, COLD, 1.0, hit_tokens=[0, 800]) == [0]
 
 
 def test_cost_is_the_windows_work_plus_the_missed_prefill() -> None:
     policy = make("preble", **UNIT)
     place(policy, row=1, now=0.0)
 
-    assert costs(policy, COLD, now=1.0, hit_tokens=[0, 160]) == [1600, 1600 + 200 + 1440]
+    assert costs(policy, COLD, 1.0, hit_tokens=[0, 160]) == [1600, 1600 + 200 + 1440]
 
 
 def test_work_leaves_after_three_minutes() -> None:
     policy = make("preble", **UNIT)
     place(policy, row=1, now=5.0)
 
-    assert costs(policy, COLD, now=169.0, batch=[0, 0]) == [1600, 3400]
-    assert costs(policy, COLD, now=185.0, batch=[0, 0]) == [1600, 1600]
+    assert costs(policy, COLD, 169.0, batch=[0, 0]) == [1600, 3400]
+    assert costs(policy, COLD, 185.0, batch=[0, 0]) == [1600, 1600]
     place(policy, row=0, now=185.0)
-    assert costs(policy, COLD, now=185.0, batch=[0, 0]) == [3400, 1600]
+    assert costs(policy, COLD, 185.0, batch=[0, 0]) == [3400, 1600]
 
 
 def test_cold_requests_alternate() -> None:
     policy, picks = make("preble"), []
     for i in range(8):
-        picks.append(best(policy, COLD, now=float(i), batch=[0, 0])[0])
+        picks.append(best(policy, COLD, float(i), batch=[0, 0])[0])
         place(policy, picks[-1], now=float(i))
 
     assert sorted(picks) == [0] * 4 + [1] * 4

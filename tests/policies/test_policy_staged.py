@@ -14,7 +14,7 @@ from test_policy_contract import pools, requests
 from picker.engines.rows import Rows
 from picker.policies.example import example_request, example_rows
 from picker.policies.learned import Learned
-from picker.policies.policy import innermost
+from picker.policies.policy import Learns, innermost
 from picker.policies.stage_watch import Watch
 from picker.policies.staged import Staged, Thought
 from picker.requests.request import Request
@@ -38,7 +38,7 @@ class Pod:
     labels: dict[str, str] = field(default_factory=lambda: {"picker.dev/hardware": "h100"})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Done:
     status: int = 200
     streamed: bool = True
@@ -160,7 +160,7 @@ def test_without_a_plan_it_is_the_inner_policy_pick_for_pick(data: st.DataObject
         assert (ours.by, ours.because) == (theirs.by, theirs.because)
         for one, scores in ((policy, ours), (inner, theirs)):
             one.picked(request, rows, int(ours.cost.argmin()), float(flight))
-            if hasattr(one, "reserved"):
+            if isinstance(one, Learns):
                 one.reserved(flight, request, rows, int(ours.cost.argmin()), scores, 1.0, float(flight))
                 one.ended(flight, Done(), float(flight))
 
