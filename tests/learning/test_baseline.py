@@ -17,7 +17,7 @@ def taught(rows: int, truth: np.ndarray = TRUTH, seed: int = 0, baseline: Baseli
     rng = np.random.default_rng(seed)
     baseline = baseline or Baseline(AT_PICK)
     for _ in range(rows):
-        x = at_pick(rng.uniform(0, 30_000), rng.integers(0, 30))
+        x = at_pick(rng.uniform(0, 30_000), int(rng.integers(0, 30)))
         baseline.learn(x, float(truth @ x) + rng.normal(0, 0.2))
     return baseline
 

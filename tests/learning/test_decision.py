@@ -23,6 +23,7 @@ SHARING = replace(ALONE, decode_weight=0.1, congestion=1.0)
 
 def judged(
     stakes: Stakes = SHARING,
+    /,
     chance: Sequence[float] | None = None,
     correction: Sequence[float] | None = None,
     **columns: Sequence[float],

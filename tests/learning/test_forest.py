@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from picker.learning import boosting, forest
 from picker.learning.forest import NO_FOREST, Forest, arrays, fit_forest, flattened, from_arrays, predict
+from picker.learning.quickscorer import add_scores
 
 Rows = NDArray[np.float32]
 
@@ -151,11 +152,12 @@ def test_without_a_compiler_predictions_are_the_same(monkeypatch: pytest.MonkeyP
 
 def test_warming_up_leaves_nothing_to_compile() -> None:
     forest.warm()
-    known = list(forest.add_scores.signatures)
+    compiled: Any = add_scores
+    known = list(compiled.signatures)
     seen = loads(300, 4, seed=10)
     fitted = from_arrays(arrays(fit_forest(seen, latency(seen), trees=10)))
     predict(fitted, seen.T)
-    assert forest.add_scores.signatures == known
+    assert compiled.signatures == known
 
 
 SEEN = loads(200, 4, seed=8)
@@ -219,7 +221,7 @@ def test_whatever_bytes_arrive_are_refused_or_scored(data: st.DataObject, name: 
     own = arrays(GROWN)[name]
     sent = np.frombuffer(own.tobytes(), np.uint8)
     drawn = np.frombuffer(data.draw(st.binary(min_size=own.nbytes, max_size=own.nbytes)), np.uint8)
-    sent = sent ^ (drawn & data.draw(st.sampled_from([0, 1, 255])))
+    sent = sent ^ (drawn & np.uint8(data.draw(st.sampled_from([0, 1, 255]))))
     try:
         received = from_arrays({**arrays(GROWN), name: sent.view(own.dtype).reshape(own.shape)})
     except ValueError:
@@ -251,4 +253,4 @@ def test_what_cannot_be_learned_from_is_refused(features: Rows, target: Rows, we
 @pytest.mark.parametrize("size", [{"trees": 0}, {"trees": 1025}, {"leaves": 1}, {"leaves": 33}])
 def test_a_forest_has_bounds(size: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="size"):
-        fit_forest(SEEN, latency(SEEN), **size)
+        fit_forest(SEEN, latency(SEEN), None, **size)

@@ -82,10 +82,10 @@ def model(seed: int, *, trees: bool) -> Model:
     )
 
 
-def learner(known: Model, capacity: int, seed: int = 0, **given: bool) -> Learner:
+def learner(known: Model, capacity: int, seed: int = 0, correct: bool = True) -> Learner:
     """In the middle of its day: some caches full, some endpoints corrected, some new."""
     rng = np.random.default_rng(seed)
-    made = Learner(**given)
+    made = Learner(correct=correct)
     made.ensure(capacity)
     made.adopt(known, NOW)
     for i in range(20):
@@ -144,7 +144,7 @@ def test_machine_code_says_what_numpy_says(
     prompt: float,
     limit: float,
 ) -> None:
-    made = learner(model(seed, trees=trees), 2 * n, seed, correct=correct)
+    made = learner(model(seed, trees=trees), 2 * n, seed, correct)
     stakes = Stakes(prompt, 150.0, 0.3, 2.5, weights, limit, limit / 20)
     rows = pool(n, seed, classes, scale)
 

@@ -100,7 +100,7 @@ class TestWhoDecides:
         policy, rows = in_charge(), example_rows(REQUEST, batch=[3, 1])
         monkeypatch.setattr(policy.learner, "judge", lambda *_: [][0])
         scores = policy.score(REQUEST, rows, 1.0)
-        assert (scores.by, scores.because, scores.cost.argmin()) == ("rule", "failed", 1)
+        assert (scores.by, scores.because, int(scores.cost.argmin())) == ("rule", "failed", 1)
         policy.reserved(7, REQUEST, rows, 1, scores, 1.0, 1.0)
         policy.ended(7, Answer(), 2.0)
         assert policy.learner.guard.counts[Reason.FAILED] == 1

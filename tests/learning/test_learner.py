@@ -1,6 +1,7 @@
 """What the serving process learns from its own picks: a row per answer, corrections in between, and nothing twice."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from picker.learning.features import TTFT_TERMS
 from picker.learning.learner import Learner
 from picker.learning.model import Correction
 from picker.learning.online_tree import OnlineTrees
+from picker.learning.quickscorer import COMPILED
 from picker.policies.example import example_request, example_rows
 from picker.requests.request import Request
 
@@ -30,7 +32,9 @@ class Service:
         self.flights = 0
         self.now = 0.0
 
-    def pick(self, row: int = 0, request: Request | None = None, by: int = BY_RULE, **columns: list[float]) -> int:
+    def pick(
+        self, row: int = 0, request: Request | None = None, by: int = BY_RULE, /, **columns: Sequence[float]
+    ) -> int:
         """Row `row` of three equal endpoints is picked."""
         self.now += 1.0
         self.flights += 1
@@ -45,25 +49,25 @@ class Service:
         self.learner.first_byte(flight, ttft_s, self.now)
         self.learner.ended(flight, ttft_s, tpot_s, tokens, self.now)
 
-    def serve(self, count: int, row: int = 0, ttft_s: float = 0.07, **columns: list[float]) -> None:
+    def serve(self, count: int, row: int = 0, ttft_s: float = 0.07, **columns: Sequence[float]) -> None:
         for _ in range(count):
             self.answer(self.pick(row, **columns), ttft_s)
 
     def drain(self) -> Experience:
         return self.learner.drain(self.now)
 
-    def predicted(self, **columns: list[float]) -> list[float]:
+    def predicted(self, **columns: Sequence[float]) -> list[float]:
         """TTFT in ms of a request of 1,000 tokens on each endpoint, corrections included."""
         request = example_request(1000)
         said = self.learner.predict(request, example_rows(request, **(columns or {"batch": [0.0] * 3})), self.now)
         assert said.said is not None
-        return np.exp(said.said.log_ttft + said.correction[0]).tolist()
+        return [float(ms) for ms in np.exp(said.said.log_ttft + said.correction[0])]
 
 
 class TestExperience:
     def test_an_answer_becomes_one_row_of_what_was_known_and_what_came(self) -> None:
         service = Service()
-        flight = service.pick(1, by=BY_MODEL, batch=[0.0, 4.0, 9.0], queued_tokens=[0.0, 3000.0, 0.0])
+        flight = service.pick(1, None, BY_MODEL, batch=[0.0, 4.0, 9.0], queued_tokens=[0.0, 3000.0, 0.0])
         service.answer(flight, ttft_s=0.2, tpot_s=0.015, tokens=80)
         (row,) = service.drain()
         assert (row["at_s"], row["by"], row["propensity"]) == (1.0, BY_MODEL, 0.5)
@@ -196,7 +200,7 @@ class TestEndpoints:
         known, unknown, _ = service.predicted()
         assert unknown == pytest.approx(known * math.exp(-0.2), rel=0.02)
 
-    @pytest.mark.parametrize("compiled", [module.COMPILED, False])
+    @pytest.mark.parametrize("compiled", [COMPILED, False])
     def test_who_was_not_picked_yet_has_been_waiting_for_ever(
         self, compiled: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -281,10 +285,10 @@ class TestCaches:
         service = Service()
         for _ in range(60):
             service.pick(0, example_request(1000, prefix=64), kv_tokens=kv_tokens)
-            service.pick(0, example_request(3000, prefix=64 * service.now), kv_tokens=kv_tokens)
+            service.pick(0, example_request(3000, prefix=64 * int(service.now)), kv_tokens=kv_tokens)
         request = example_request(1000)
         rows = example_rows(request, kv_tokens=kv_tokens)
-        return service.learner.predict(request, rows, service.now).chance.tolist()
+        return [float(chance) for chance in service.learner.predict(request, rows, service.now).chance]
 
     def test_what_is_evicted_may_be_asked_for_again_where_the_cache_is_full(self) -> None:
         full, empty = self.chance([4000.0, 4000.0])

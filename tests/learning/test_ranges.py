@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from picker.learning.ranges import outside, unknown_ground
 
-LOWEST, HIGHEST = np.float32([0, 0]), np.float32([10, 0])
+LOWEST, HIGHEST = np.array([0, 0], np.float32), np.array([10, 0], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ LOWEST, HIGHEST = np.float32([0, 0]), np.float32([10, 0])
     ],
 )
 def test_a_tenth_of_the_range_is_allowed_beyond_it(feature: float, constant: float, expected: bool) -> None:
-    assert outside(np.float32([[feature], [constant]]), LOWEST, HIGHEST).tolist() == [expected]
+    assert outside(np.array([[feature], [constant]], np.float32), LOWEST, HIGHEST).tolist() == [expected]
 
 
 @given(arrays(np.float32, (3, 20), elements=st.floats(-1e6, 1e6, width=32)))

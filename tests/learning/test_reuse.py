@@ -18,7 +18,7 @@ def prompt(number: int, blocks: int = 640) -> Chain:
 
 
 def chance(reuse: Reuse, *ages: float) -> list[float]:
-    return reuse.chance(np.array(ages)).tolist()
+    return [float(chance) for chance in reuse.chance(np.array(ages))]
 
 
 def test_before_anything_was_asked_for_nothing_is_expected() -> None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from picker.engines.table import MAX_HARDWARE
-from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS
+from picker.learning.features import TPOT_TERMS, TREE_FEATURES, TTFT_TERMS, Matrix
 from picker.learning.forest import NO_FOREST
-from picker.learning.model import Correction, Matrix, Model
+from picker.learning.model import Correction, Model
 
 TTFT: Mapping[str, float] = {"one": 20.0, "new_k": 50.0, "queued_k": 50.0}
 TPOT: Mapping[str, float] = {"one": 8.0, "batch": 0.5, "context_m": 40.0}
