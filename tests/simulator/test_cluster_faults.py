@@ -12,6 +12,7 @@ from picker.simulator.steptime import load_row
 from picker.simulator.workload import Job, Workload, unshared
 
 H100 = load_row()
+SIGNALS = Signals()
 
 
 def steady(requests: int = 200, gap_ms: float = 20.0, output: int = 20) -> Workload:
@@ -19,13 +20,13 @@ def steady(requests: int = 200, gap_ms: float = 20.0, output: int = 20) -> Workl
     return Workload("steady", [(i * gap_ms, Job(i, 400, output, unshared(i + 1, 400))) for i in range(requests)])
 
 
-def play(events: Sequence[PoolEvent], workload: Workload, engines: int = 3, **delays: float) -> list[Ended]:
+def play(events: Sequence[PoolEvent], workload: Workload, engines: int = 3, signals: Signals = SIGNALS) -> list[Ended]:
     cluster = Cluster(
         [H100] * engines,
         lambda rng: REGISTRY["least-request"]({}, rng),
         events=events,
         joining=lambda _: H100,
-        signals=Signals(**delays),
+        signals=signals,
     )
     return sorted(cluster.run(workload).ended)
 
@@ -35,13 +36,13 @@ def engines_used(ended: Sequence[Ended], from_ms: float, to_ms: float = 1e9) -> 
 
 
 def test_a_joined_engine_serves_once_it_is_detected() -> None:
-    ended = play([Join(1.0, "any")], steady(), detection_ms=500.0)
+    ended = play([Join(1.0, "any")], steady(), signals=Signals(detection_ms=500.0))
     assert len(engines_used(ended, 0, 1500)) == 3
     assert len(engines_used(ended, 1500)) == 4
 
 
 def test_a_leaving_engine_finishes_what_it_has_and_gets_no_more() -> None:
-    ended = play([Leave(1.0, 0)], steady(output=200), detection_ms=0.0)
+    ended = play([Leave(1.0, 0)], steady(output=200), signals=Signals(detection_ms=0.0))
     gone = "10.0.0.0:8000"
     assert gone in engines_used(ended, 0, 1000)
     assert gone not in engines_used(ended, 1001)
@@ -60,7 +61,7 @@ def test_a_crash_breaks_off_what_runs_there_and_newcomers_fall_back() -> None:
 
 
 def test_requests_are_refused_while_nobody_is_up() -> None:
-    ended = play([Crash(1.0, 0), Join(2.0, "any")], steady(), engines=1, detection_ms=100.0)
+    ended = play([Crash(1.0, 0), Join(2.0, "any")], steady(), engines=1, signals=Signals(detection_ms=100.0))
     assert {e.status for e in ended if 1000 <= e.arrived_ms < 2000} == {503}
     assert all(e.complete for e in ended if e.arrived_ms > 2200)
 

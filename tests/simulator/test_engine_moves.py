@@ -46,8 +46,8 @@ def test_however_requests_move_each_gets_its_tokens_and_blocks_are_conserved(
 ) -> None:
     engines = [engine(0), engine(1)]
     tokens: Counter[str] = Counter()
-    for one in asked:
-        engines[0].submit(one)
+    for request in asked:
+        engines[0].submit(request)
     turn = 0
     while any(one.running or one.waiting for one in engines):
         for at, which, with_kv in moves:

@@ -64,7 +64,7 @@ def run(scenario: Scenario) -> Iterator[tuple[Engine, Step, list[Sequence]]]:
 
 
 def held(sequence: Sequence) -> list[int]:
-    return sequence.blocks[: sequence.held].tolist()
+    return [int(block) for block in sequence.blocks[: sequence.held]]
 
 
 @given(scenarios())

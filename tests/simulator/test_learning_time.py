@@ -19,7 +19,7 @@ def cell(policy: str, seed: int, *ttft_ms: float, learns: bool = False, load: fl
     nothing = dict.fromkeys(("mean", "p50", "p90", "p99"))
     arrived = {"t_s": [60.0 * i for i in range(len(ttft_ms))], "ttft_ms": [*ttft_ms], "requests": [9] * len(ttft_ms)}
     times = {"ttft_ms": nothing, "tpot_ms": nothing, "e2e_ms": nothing, "goodput": 0.0}
-    series = {"arrived": arrived, "learning": {"version": []} if learns else None}
+    series: dict[str, Any] = {"arrived": arrived, "learning": {"version": []} if learns else None}
     return {"policy": policy, "load": load, "seed": seed, **times, "series": series}
 
 
@@ -62,7 +62,8 @@ def test_from_then_on_the_policy_is_never_behind_and_from_no_earlier_window(
     drawn: list[tuple[float, float, int]],
 ) -> None:
     times = [60.0 * number for number in range(len(drawn))]
-    ours, theirs, counts = ([column[i] for column in drawn] for i in range(3))
+    ours, theirs = [mine for mine, _, _ in drawn], [other for _, other, _ in drawn]
+    counts = [count for _, _, count in drawn]
     found = stays_better(Windows(60.0, times, ours, counts), Windows(60.0, times, theirs, counts))
 
     gains = [count * (0.995 * other - mine) for mine, other, count in drawn]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_shared_blocks_of_the_workload_become_prefix_hits() -> None:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.ZstdCompressor().compress])
-def test_compression_is_told_by_content(pack) -> None:
+def test_compression_is_told_by_content(pack: Callable[[bytes], bytes]) -> None:
     assert parse_run(pack(META), pack(jsonl(*ROWS)), pack(jsonl(*PROMPTS))) == parse_run(
         META, jsonl(*ROWS), jsonl(*PROMPTS)
     )
@@ -69,7 +70,9 @@ def test_compression_is_told_by_content(pack) -> None:
         (META, b"\x28\xb5\x2f\xfd broken", None, "requests: cannot be decompressed"),
     ],
 )
-def test_what_is_no_measured_run_is_refused_with_its_place(meta, requests, workload, complaint) -> None:
+def test_what_is_no_measured_run_is_refused_with_its_place(
+    meta: bytes, requests: bytes, workload: bytes | None, complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_run(meta, requests, workload)
 

@@ -1,5 +1,7 @@
 """What a cell's numbers mean, and what a capacity is."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,14 +26,14 @@ def ended(ttft: float | None = 100.0, e2e: float = 1000.0, status: int = 200, ou
     return Ended(0, 0.0, ttft, e2e, 2000, output, 0, 0, status, "a")
 
 
-def alone(prompt: int, output: int, **signals: float) -> dict[str, object]:
+def alone(prompt: int, output: int, signals: Signals) -> dict[str, object]:
     workload = Workload("one", [(0.0, Job(0, prompt, output, unshared(1, prompt)))])
-    cluster = Cluster([H100], lambda rng: REGISTRY["random"]({}, rng), signals=Signals(**signals))
+    cluster = Cluster([H100], lambda rng: REGISTRY["random"]({}, rng), signals=signals)
     return summarize(cluster.run(workload), Slo())
 
 
 def test_a_lone_request_takes_its_prefill_and_the_way_there_and_back() -> None:
-    found = alone(5000, 1, decision_ms=3.0, response_ms=4.0)
+    found = alone(5000, 1, Signals(decision_ms=3.0, response_ms=4.0))
     expected = 7.0 + idle_ttft_ms(H100, 5000, Limits())
     assert found["ttft_ms"] == {name: pytest.approx(expected) for name in ("mean", "p50", "p90", "p99")}
     assert found["tpot_ms"] == {"mean": None, "p50": None, "p90": None, "p99": None}
@@ -91,7 +93,7 @@ def test_a_cell_is_the_same_each_time() -> None:
 def test_a_series_keeps_its_size_and_even_spacing(looks: int) -> None:
     series = Series()
     for i in range(looks):
-        series.look(float(i), lambda i=i: Look([i], None))
+        series.look(float(i), partial(Look, [i], None))
     assert len(series.at_ms) <= SERIES_POINTS
     assert series.at_ms[0] == 0.0
     assert len({b - a for a, b in zip(series.at_ms, series.at_ms[1:], strict=False)}) <= 1

@@ -3,6 +3,7 @@
 import re
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ VOID = {"meta", "br", "link", "img", "input", "hr"}
 COMMAND = 'picker replay trace.jsonl --pool "a:2" --report <out>.html'
 
 
-def cell(policy: str, seed: int, ttft: float, *, load: float | None = 0.8, **more: object) -> dict:
+def cell(policy: str, seed: int, ttft: float, *, load: float | None = 0.8, **more: object) -> dict[str, Any]:
     ttft *= 1 + seed / 100
     return {
         "policy": policy,
@@ -41,7 +42,7 @@ def cell(policy: str, seed: int, ttft: float, *, load: float | None = 0.8, **mor
     }
 
 
-def replay(times: dict[str, float], *, loads: tuple[float, ...] = (0.5, 0.8), seeds: int = 3) -> list[dict]:
+def replay(times: dict[str, float], *, loads: tuple[float, ...] = (0.5, 0.8), seeds: int = 3) -> list[dict[str, Any]]:
     return [
         cell(policy, seed, ttft, load=load) for policy, ttft in times.items() for load in loads for seed in range(seeds)
     ]
@@ -192,7 +193,7 @@ def test_a_report_of_nothing_is_refused() -> None:
         {"engines": 1},
     ],
 )
-def test_what_is_no_cell_is_refused_with_its_number(wrong: dict) -> None:
+def test_what_is_no_cell_is_refused_with_its_number(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cell 1: "):
         render([cell("a", 0, 1.0), {**cell("a", 1, 1.0), **wrong}], [], "x")
 
@@ -207,10 +208,10 @@ def test_without_matplotlib_the_report_says_what_to_install(monkeypatch: pytest.
         render([cell("a", 0, 1.0)], [], "x")
 
 
-def over_time(*minutes: float, learns: bool = False) -> dict:
+def over_time(*minutes: float, learns: bool = False) -> dict[str, Any]:
     """A series of one point a minute, with one window each; learning hands over at 90 s."""
     times = [60.0 * number for number in range(len(minutes))]
-    series: dict = {"t_s": times, "load": [[1] * len(times)], "ttft_ms": [None, *minutes[1:]]}
+    series: dict[str, Any] = {"t_s": times, "load": [[1] * len(times)], "ttft_ms": [None, *minutes[1:]]}
     series["arrived"] = {"window_s": 60.0, "t_s": times, "ttft_ms": [*minutes], "requests": [5] * len(times)}
     errors = {"model_error": [None] + [0.1] * (len(times) - 1), "baseline_error": [0.3] * len(times)}
     errors["model_share"] = [0.0, None] + [1.0] * (len(times) - 2)
@@ -220,14 +221,14 @@ def over_time(*minutes: float, learns: bool = False) -> dict:
 
 
 @pytest.fixture(scope="module")
-def learning_cells() -> list[dict]:
+def learning_cells() -> list[dict[str, Any]]:
     ours, theirs = over_time(9.0, 8.0, 4.0, 4.0, learns=True), over_time(8.0, 8.0, 8.0, 8.0)
     cells = [cell("learned", seed, 90.0, load=load, series=ours) for load in (0.5, 0.8) for seed in range(3)]
     return cells + [cell("rule", seed, 100.0, load=load, series=theirs) for load in (0.5, 0.8) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
-def learning_page(learning_cells: list[dict]) -> str:
+def learning_page(learning_cells: list[dict[str, Any]]) -> str:
     return render(learning_cells, compare(learning_cells, "rule"), COMMAND)
 
 
@@ -254,7 +255,7 @@ def test_learning_is_drawn_of_policies_that_learn_only(learning_page: str, page:
     assert "Learning over time" not in page
 
 
-def test_a_policy_that_learns_is_drawn_without_a_rival_too(learning_cells: list[dict]) -> None:
+def test_a_policy_that_learns_is_drawn_without_a_rival_too(learning_cells: list[dict[str, Any]]) -> None:
     alone = [one for one in learning_cells if one["policy"] == "learned"]
 
     assert "learned over time at load 0.8, seed 0" in Strict(render(alone, [], "x")).text["title"]
@@ -262,7 +263,7 @@ def test_a_policy_that_learns_is_drawn_without_a_rival_too(learning_cells: list[
     assert "learned over time at load 0.8, seed 0" in Strict(as_baseline).text["title"]
 
 
-def said(cells: list[dict]) -> str:
+def said(cells: list[dict[str, Any]]) -> str:
     found = headline(cells, read_cells(cells))
     return "\n".join((found.title, *found.lines))
 

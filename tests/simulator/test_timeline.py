@@ -1,6 +1,6 @@
 """What a cell tells over time: load, first tokens, and how learning goes on."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ def progress(picks: int, by_model: int) -> Progress:
 def told(requests: list[Ended], learning: list[Progress | None], **more: Any) -> dict[str, Any]:
     looks = Series()
     for second, look in enumerate(learning):
-        looks.look(second * 1e3, lambda look=look: Look([], look))
+        looks.look(second * 1e3, partial(Look, [], look))
     return timeline(Result(requests, looks, 1e4, (), **more))
 
 

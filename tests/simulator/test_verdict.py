@@ -1,6 +1,7 @@
 """A verdict says who is better, by how much and how sure that is; or that it cannot be said."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from picker.simulator.verdict import Verdict, bootstrap_interval, compare
 
 def cell(
     policy: str, seed: int, ttft: float, *, load: float | None = 0.8, goodput: float = 5.0, **more: object
-) -> dict:
+) -> dict[str, Any]:
     times = {"mean": ttft, "p50": ttft, "p90": ttft, "p99": 3 * ttft}
     flat = {"mean": 20.0, "p50": 20.0, "p90": 20.0, "p99": 20.0}
     return {
@@ -99,7 +100,7 @@ def test_more_goodput_is_better() -> None:
 
 
 @pytest.mark.parametrize("nothing", [{"goodput": 0.0}, {"goodput": math.inf}])
-def test_a_rate_of_zero_has_no_ratio(nothing: dict) -> None:
+def test_a_rate_of_zero_has_no_ratio(nothing: dict[str, Any]) -> None:
     cells = [cell("old", s, 1.0) for s in range(3)] + [cell("new", s, 1.0, **nothing) for s in range(3)]
 
     assert of(compare(cells, "old"), metric="goodput").outcome == "no ratio"
@@ -144,7 +145,7 @@ def test_a_time_scale_stands_in_for_a_load() -> None:
         ([{**cell("old", 0, 1.0), "ttft_ms": 7}], "cell 0: .*ttft_ms"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(cells: list[dict], complaint: str) -> None:
+def test_what_cannot_be_compared_is_refused(cells: list[dict[str, Any]], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         compare(cells, "old")
 
