@@ -1,11 +1,12 @@
 """One collection as an API server keeps it: what lists and watches answer. No sockets."""
 
 import json
+from typing import Any
 
 from picker.pool.kube.objects import BadObject
 
 
-def thing(name: str, version: int, value: object, uid: str = "u") -> dict:
+def thing(name: str, version: int, value: object, uid: str = "u") -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": uid, "resourceVersion": str(version)}, "value": value}
 
 
@@ -22,11 +23,11 @@ class Collection:
 
     def __init__(self) -> None:
         self.version = 10
-        self.objects: dict[str, dict] = {}
-        self.log: list[tuple[int, str, dict]] = []
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.log: list[tuple[int, str, dict[str, Any]]] = []
         self.oldest = 10
         self._uids = 0
-        self._snapshots: dict[str, tuple[int, list[dict]]] = {}
+        self._snapshots: dict[str, tuple[int, list[dict[str, Any]]]] = {}
 
     def put(self, name: str, value: object) -> None:
         old = self.objects.get(name)
@@ -59,7 +60,7 @@ class Collection:
         meta = {"resourceVersion": str(version)} | ({"continue": token} if token else {})
         return json.dumps({"kind": "List", "metadata": meta, "items": page}).encode()
 
-    def since(self, version: str) -> list[tuple[int, str, dict]] | None:
+    def since(self, version: str) -> list[tuple[int, str, dict[str, Any]]] | None:
         """What happened after `version`; None where that is not known any more."""
         return None if int(version) < self.oldest else [event for event in self.log if event[0] > int(version)]
 
@@ -67,7 +68,7 @@ class Collection:
         return {name: found["value"] for name, found in self.objects.items() if found["value"] != "bad"}
 
 
-def event(kind: str, found: dict) -> bytes:
+def event(kind: str, found: dict[str, Any]) -> bytes:
     return json.dumps({"type": kind, "object": found}).encode()
 
 
