@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -12,10 +14,13 @@ from picker.requests.blocks import chain_tokens, root
 from picker.requests.conversation import NotRenderable
 from picker.requests.exact import ExactModel
 from picker.requests.reader import Reader, ReaderSettings
-from picker.requests.request import Api
+from picker.requests.request import Api, Request
 from picker.requests.template import ChatTemplate
 from picker.requests.tokenizer import TokenCache, Tokenizer
 
+Folders = dict[str, Path]
+Tokenizers = dict[str, Tokenizer]
+"""By the kind of their encoder."""
 CHAT = "/v1/chat/completions"
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|im_start|>x", "<s>"]
 CORPUS = ["the user said hello to the assistant and the system", "lorem ipsum dolor sit amet user assistant \n\n 12 34"]
@@ -61,7 +66,7 @@ def word_marked() -> Encoder:
 ENCODERS = {"bytes": byte_level(), "words": word_marked()}
 
 
-def make_folder(path, kind="bytes", template=CHATML, **config):
+def make_folder(path: Path, kind: str = "bytes", template: object = CHATML, **config: object) -> Path:
     path.mkdir(exist_ok=True)
     ENCODERS[kind].save(str(path / "tokenizer.json"))
     config = {"bos_token": "<s>", "eos_token": {"content": "<|im_end|>"}, "chat_template": template} | config
@@ -70,34 +75,34 @@ def make_folder(path, kind="bytes", template=CHATML, **config):
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     base = tmp_path_factory.mktemp("models")
     return {kind: make_folder(base / kind, kind) for kind in ENCODERS}
 
 
 @pytest.fixture(scope="session")
-def tokenizers(folders):
+def tokenizers(folders: Folders) -> Tokenizers:
     return {kind: Tokenizer(folder) for kind, folder in folders.items()}
 
 
 @pytest.fixture
-def reader(folders):
+def reader(folders: Folders) -> Reader:
     return Reader(ReaderSettings(tokenizers={"m": folders["bytes"]}, adapters={"lora": "m"}))
 
 
-def read(reader, body, path=CHAT):
+def read(reader: Reader, body: dict[str, Any], path: str = CHAT) -> Request:
     return reader.finish(reader.parse(path, {}, json.dumps({"model": "m"} | body).encode()))
 
 
-def turns(*texts):
+def turns(*texts: str) -> list[dict[str, Any]]:
     return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
 
 
-def chatml(*texts):
+def chatml(*texts: str) -> str:
     return "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns(*texts))
 
 
-def encoded(text, kind="bytes", special=False):
+def encoded(text: str, kind: str = "bytes", special: bool = False) -> list[int]:
     return ENCODERS[kind].encode(text, add_special_tokens=special).ids
 
 
@@ -108,17 +113,19 @@ texts = st.lists(pieces | st.text(max_size=5), max_size=12).map("".join)
 
 
 @given(st.sampled_from(sorted(ENCODERS)), texts, st.booleans())
-def test_ids_are_those_of_the_whole_text_however_much_was_cached(tokenizers, kind, text, special):
+def test_ids_are_those_of_the_whole_text_however_much_was_cached(
+    tokenizers: Tokenizers, kind: str, text: str, special: bool
+) -> None:
     assert tokenizers[kind].ids(text, add_special_tokens=special).tolist() == encoded(text, kind, special)
 
 
 @given(st.sampled_from(sorted(ENCODERS)), texts, texts)
-def test_settled_ids_stay_whatever_follows(tokenizers, kind, text, more):
+def test_settled_ids_stay_whatever_follows(tokenizers: Tokenizers, kind: str, text: str, more: str) -> None:
     settled = tokenizers[kind].settled_ids(text).tolist()
     assert encoded(text + more, kind)[: len(settled)] == settled
 
 
-def test_a_chat_is_matched_on_the_ids_of_its_rendered_template(reader):
+def test_a_chat_is_matched_on_the_ids_of_its_rendered_template(reader: Reader) -> None:
     request = read(reader, {"messages": turns("hello " * 40, "yes", "more")})
     expected = encoded(chatml("hello " * 40, "yes", "more") + "<|im_start|>assistant\n")
     assert (request.exact, request.tokens_source, request.block_tokens) == (True, "tokenizer", 16)
@@ -126,17 +133,17 @@ def test_a_chat_is_matched_on_the_ids_of_its_rendered_template(reader):
     np.testing.assert_array_equal(request.chain, chain_tokens(expected, 16, root()))
 
 
-def test_adapter_and_salt_are_in_the_root(reader):
+def test_adapter_and_salt_are_in_the_root(reader: Reader) -> None:
     ids = encoded(chatml("hello " * 40) + "<|im_start|>assistant\n")
     request = read(reader, {"model": "lora", "messages": turns("hello " * 40), "cache_salt": "s"})
     np.testing.assert_array_equal(request.chain, chain_tokens(ids, 16, root("lora", "s")))
 
 
-def test_another_model_is_matched_as_text(reader):
+def test_another_model_is_matched_as_text(reader: Reader) -> None:
     assert not read(reader, {"model": "other", "messages": turns("hello")}).exact
 
 
-def test_a_bare_prompt_gets_the_models_special_tokens(folders):
+def test_a_bare_prompt_gets_the_models_special_tokens(folders: Folders) -> None:
     reader = Reader(ReaderSettings(tokenizers={"m": folders["words"]}))
     prompt = "hello assistant " * 9
     for body, special in (({"prompt": prompt}, True), ({"prompt": prompt, "add_special_tokens": False}, False)):
@@ -146,14 +153,14 @@ def test_a_bare_prompt_gets_the_models_special_tokens(folders):
         np.testing.assert_array_equal(request.chain, chain_tokens(expected, 16, root()))
 
 
-def test_tokenizer_config_may_switch_the_bos_token(tmp_path):
+def test_tokenizer_config_may_switch_the_bos_token(tmp_path: Path) -> None:
     on = Tokenizer(make_folder(tmp_path / "on", "bytes", add_bos_token=True))
     off = Tokenizer(make_folder(tmp_path / "off", "words", add_bos_token=False))
     assert on.ids("hello", add_special_tokens=True).tolist() == encoded("<s>hello")
     assert off.ids("hello", add_special_tokens=True).tolist() == encoded("hello", "words")
 
 
-def test_the_final_message_can_be_continued(reader):
+def test_the_final_message_can_be_continued(reader: Reader) -> None:
     body = {"messages": turns("hello", "the us"), "continue_final_message": True, "add_generation_prompt": False}
     expected = encoded(chatml("hello") + "<|im_start|>assistant\nthe us")
     assert read(reader, body).prompt_tokens == len(expected)
@@ -173,14 +180,14 @@ def test_the_final_message_can_be_continued(reader):
         ),
     ],
 )
-def test_the_apis_meet_in_one_prompt(reader, path, body):
+def test_the_apis_meet_in_one_prompt(reader: Reader, path: str, body: dict[str, Any]) -> None:
     request = read(reader, body, path)
     expected = encoded("<|im_start|>system\nthe system<|im_end|>\n" + chatml("hello") + "<|im_start|>assistant\n")
     np.testing.assert_array_equal(request.chain, chain_tokens(expected, 16, root()))
     assert request.prompt_tokens == len(expected)
 
 
-def test_responses_with_history_are_the_chat_they_stand_for(reader):
+def test_responses_with_history_are_the_chat_they_stand_for(reader: Reader) -> None:
     answer = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes"}]}
     items = [{"role": "user", "content": "hello " * 40}, answer, {"role": "user", "content": "more"}]
     request = read(reader, {"input": items}, "/v1/responses")
@@ -198,7 +205,7 @@ def test_responses_with_history_are_the_chat_they_stand_for(reader):
         {"input": ["x"]},
     ],
 )
-def test_responses_that_need_what_the_engine_holds_are_matched_as_text(reader, body):
+def test_responses_that_need_what_the_engine_holds_are_matched_as_text(reader: Reader, body: dict[str, Any]) -> None:
     assert not read(reader, body, "/v1/responses").exact
 
 
@@ -216,17 +223,17 @@ def test_responses_that_need_what_the_engine_holds_are_matched_as_text(reader, b
         {"documents": 5},
     ],
 )
-def test_what_cannot_be_rendered_is_matched_as_text(reader, more):
+def test_what_cannot_be_rendered_is_matched_as_text(reader: Reader, more: dict[str, Any]) -> None:
     request = read(reader, {"messages": turns("hello")} | more)
     assert (request.exact, request.tokens_source) == (False, "ratio")
 
 
-def test_a_template_that_refuses_leaves_text_matching(tmp_path):
+def test_a_template_that_refuses_leaves_text_matching(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "m", template="{{ raise_exception('roles must alternate') }}")
     assert not read(Reader(ReaderSettings(tokenizers={"m": folder})), {"messages": turns("hello")}).exact
 
 
-def test_an_image_ends_what_is_known(tmp_path):
+def test_an_image_ends_what_is_known(tmp_path: Path) -> None:
     reader = Reader(ReaderSettings(tokenizers={"m": make_folder(tmp_path / "m", template=PARTS)}))
     picture = {"type": "image_url", "image_url": {"url": "http://x/y.png"}}
     text = {"type": "text", "text": "hello " * 20}
@@ -239,7 +246,7 @@ def test_an_image_ends_what_is_known(tmp_path):
     np.testing.assert_array_equal(request.chain[: len(before) // 16], chain_tokens(before, 16, root()))
 
 
-def test_the_next_turn_tokenises_only_its_tail(reader):
+def test_the_next_turn_tokenises_only_its_tail(reader: Reader) -> None:
     long, tail = ("hello assistant " * 300, "yes ", "more " * 300), ("ok", "hm")
     draft = reader.parse(CHAT, {}, json.dumps({"model": "m", "messages": turns(*long)}).encode())
     assert reader.is_slow(draft)
@@ -248,7 +255,7 @@ def test_the_next_turn_tokenises_only_its_tail(reader):
     assert not reader.is_slow(following)
 
 
-def test_the_token_cache_is_bounded_and_keeps_what_is_used():
+def test_the_token_cache_is_bounded_and_keeps_what_is_used() -> None:
     cache = TokenCache(pieces=3, tokens=10)
     for name in (b"a", b"b", b"c"):
         cache.put(name, np.arange(2, dtype=np.uint32))
@@ -277,11 +284,11 @@ def test_the_token_cache_is_bounded_and_keeps_what_is_used():
         ("{% for m in messages %}{% for c in m.tool_calls %}{{ c }}{% endfor %}{% endfor %}", "string"),
     ],
 )  # fmt: skip
-def test_the_template_decides_how_content_is_given(template, expected):
+def test_the_template_decides_how_content_is_given(template: str, expected: str) -> None:
     assert ChatTemplate(template).content_format == expected
 
 
-def test_templates_have_the_tools_of_the_trade():
+def test_templates_have_the_tools_of_the_trade() -> None:
     source = (
         "{{ bos_token }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% for m in messages %}"
         "{% if loop.index0 > 0 %}{% break %}{% endif %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
@@ -295,12 +302,12 @@ def test_templates_have_the_tools_of_the_trade():
 
 
 @pytest.mark.parametrize("source", ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ 1 / 0 }}"])
-def test_a_template_cannot_reach_out_of_its_sandbox(source):
+def test_a_template_cannot_reach_out_of_its_sandbox(source: str) -> None:
     with pytest.raises(NotRenderable):
         ChatTemplate(source).render(turns("a"))
 
 
-def test_tool_calls_reach_the_template_with_their_arguments_parsed():
+def test_tool_calls_reach_the_template_with_their_arguments_parsed() -> None:
     calls = [{"type": "function", "id": "1", "function": {"name": "f", "arguments": '{"b": 1, "a": 2}'}}]
     source = (
         "{% for m in messages %}{{ m.content }}{{ (m.tool_calls or [])[0].function.arguments | tojson }}{% endfor %}"
@@ -308,7 +315,7 @@ def test_tool_calls_reach_the_template_with_their_arguments_parsed():
     assert ChatTemplate(source).render([{"role": "assistant", "tool_calls": calls}]) == '{"b": 1, "a": 2}'
 
 
-def test_a_template_for_tools_is_used_when_there_are_tools(tmp_path):
+def test_a_template_for_tools_is_used_when_there_are_tools(tmp_path: Path) -> None:
     named = [{"name": "default", "template": "hello"}, {"name": "tool_use", "template": "assistant"}]
     model = ExactModel(make_folder(tmp_path / "m", template=named))
     tools = [{"type": "function", "function": {"name": "f"}}]
@@ -317,13 +324,13 @@ def test_a_template_for_tools_is_used_when_there_are_tools(tmp_path):
         assert prompt.ids.tolist() == encoded(text)
 
 
-def test_a_template_file_wins_over_the_configuration(tmp_path):
+def test_a_template_file_wins_over_the_configuration(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "m")
     (folder / "chat_template.jinja").write_text("hello")
     assert ExactModel(folder).prompt(Api.CHAT, b'{"messages":[{"role":"user"}]}').ids.tolist() == encoded("hello")
 
 
-def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
+def test_a_folder_without_a_tokenizer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         ExactModel(tmp_path)
 
@@ -337,13 +344,13 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
         ("chat_template.jinja", "{% for %}"),
     ],
 )
-def test_a_folder_with_a_broken_file_is_an_error(tmp_path, name, content):
+def test_a_folder_with_a_broken_file_is_an_error(tmp_path: Path, name: str, content: str) -> None:
     folder = make_folder(tmp_path / "m")
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match="m"):
         ExactModel(folder)
 
 
-def test_a_template_source_that_is_none_is_an_error():
+def test_a_template_source_that_is_none_is_an_error() -> None:
     with pytest.raises(jinja2.TemplateSyntaxError):
         ChatTemplate("{% if %}")

@@ -1,6 +1,7 @@
 """Whatever bytes come, a request is read or BadRequest says why."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ headers = st.dictionaries(
 READERS = [Reader(ReaderSettings(steering=policy)) for policy in ("refuse", "strip", "pass")]
 
 
-def attempt(reader, path, body, asked) -> Request | BadRequest:
+def attempt(reader: Reader, path: str, body: bytes, asked: dict[str, str]) -> Request | BadRequest:
     try:
         draft = reader.parse(path, asked, body)
         reader.is_slow(draft)
@@ -47,7 +48,7 @@ def attempt(reader, path, body, asked) -> Request | BadRequest:
         return error
 
 
-def check(path, body, asked):
+def check(path: str, body: bytes, asked: dict[str, str]) -> None:
     for reader in READERS:
         outcome = attempt(reader, path, body, asked)
         if isinstance(outcome, BadRequest):
@@ -59,17 +60,19 @@ def check(path, body, asked):
 
 
 @given(paths, st.binary(max_size=200), headers)
-def test_arbitrary_bytes(path, body, asked):
+def test_arbitrary_bytes(path: str, body: bytes, asked: dict[str, str]) -> None:
     check(path, body, asked)
 
 
 @given(paths, objects, headers)
-def test_objects_with_the_right_names_and_the_wrong_values(path, body, asked):
+def test_objects_with_the_right_names_and_the_wrong_values(
+    path: str, body: dict[str, Any], asked: dict[str, str]
+) -> None:
     check(path, json.dumps(body).encode(), asked)
 
 
 @given(paths, objects, st.data())
-def test_mutated_json(path, content, data):
+def test_mutated_json(path: str, content: dict[str, Any], data: st.DataObject) -> None:
     body = bytearray(json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **content}).encode())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body)))
@@ -79,12 +82,12 @@ def test_mutated_json(path, content, data):
 
 
 @given(st.text(max_size=60).filter(lambda path: not route(path).checked), st.binary(max_size=60))
-def test_other_paths_never_fail(path, body):
+def test_other_paths_never_fail(path: str, body: bytes) -> None:
     assert isinstance(attempt(READERS[0], path, body, {}), Request)
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b'"usage"', b":", b"{", b"}", b"data:", b"\n"]), max_size=30))
-def test_no_answer_fails_the_usage_reader(chunks):
+def test_no_answer_fails_the_usage_reader(chunks: list[bytes]) -> None:
     reader = UsageReader()
     for chunk in chunks:
         reader.feed(chunk)
@@ -93,7 +96,7 @@ def test_no_answer_fails_the_usage_reader(chunks):
 
 
 @pytest.mark.parametrize("depth", [100, 900, 100_000])
-def test_deep_nesting_in_any_field(depth):
+def test_deep_nesting_in_any_field(depth: int) -> None:
     nest = b"[" * depth + b"]" * depth
     for name in (b"messages", b"prompt", b"input", b"vllm_xargs", b"stream_options", b"n", b"token_ids"):
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/inference/v1/generate", "/tokenize"):

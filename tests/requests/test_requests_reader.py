@@ -1,38 +1,41 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
 from picker.requests.blocks import chain_tokens, root
 from picker.requests.reader import MEDIA_TOKENS, Reader, ReaderSettings
-from picker.requests.request import Api, BadRequest
+from picker.requests.request import Api, BadRequest, Request
 
 CHAT = "/v1/chat/completions"
 
 
-def read(path, body, headers=None, **settings):
+def read(path: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None, **settings: Any) -> Request:
     reader = Reader(ReaderSettings(**settings))
     return reader.finish(
         reader.parse(path, headers or {}, body if isinstance(body, bytes) else json.dumps(body).encode())
     )
 
 
-def refused(path, body, headers=None, **settings):
+def refused(
+    path: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None, **settings: Any
+) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
         read(path, body, headers, **settings)
     assert caught.value.status == 400
     return caught.value
 
 
-def turns(*texts):
+def turns(*texts: str) -> list[dict[str, Any]]:
     return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
 
 
-def chat(*texts, model="m", **more):
+def chat(*texts: str, model: str = "m", **more: object) -> dict[str, Any]:
     return {"model": model, "messages": turns(*texts), **more}
 
 
-def test_a_chat_request_is_reduced_to_what_a_pick_needs():
+def test_a_chat_request_is_reduced_to_what_a_pick_needs() -> None:
     body = chat("x" * 2000, stream=True, max_tokens=9, max_completion_tokens=7, n=2)
     request = read(CHAT, body | {"stream_options": {"include_usage": True}}, {"x-request-id": "r"})
     assert (request.api, request.model, request.stream, request.max_tokens, request.n) == (Api.CHAT, "m", True, 7, 2)
@@ -56,7 +59,7 @@ def test_a_chat_request_is_reduced_to_what_a_pick_needs():
         ("/v1/messages", {"system": "s", "messages": turns("p"), "max_tokens": 5}, Api.MESSAGES),
     ],
 )
-def test_every_api_that_is_read(path, body, api):
+def test_every_api_that_is_read(path: str, body: dict[str, Any], api: Api) -> None:
     request = read(path, {"model": "m"} | body)
     assert (request.api, request.model) == (api, "m")
     assert request.prompt_tokens >= 1
@@ -85,7 +88,7 @@ def test_every_api_that_is_read(path, body, api):
         (CHAT, {"model": "m" * 1000, "messages": turns("p")}, "model"),
     ],
 )
-def test_what_a_pick_cannot_do_without_is_asked_for_by_name(path, body, param):
+def test_what_a_pick_cannot_do_without_is_asked_for_by_name(path: str, body: dict[str, Any], param: str) -> None:
     error = refused(path, body)
     assert error.param == param
     assert param in error.message
@@ -109,50 +112,50 @@ def test_what_a_pick_cannot_do_without_is_asked_for_by_name(path, body, param):
         (b'{"model":"\\ud800","messages":[1]}', "invalid_json"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused_with_its_reason(body, code):
+def test_a_body_that_cannot_be_read_is_refused_with_its_reason(body: bytes, code: str) -> None:
     assert refused(CHAT, body).code == code
 
 
-def test_a_body_above_the_limit_is_refused():
+def test_a_body_above_the_limit_is_refused() -> None:
     assert "1024" in refused(CHAT, chat("x" * 2000), max_body_bytes=1024).message
 
 
-def test_a_compressed_body_is_refused_by_name():
+def test_a_compressed_body_is_refused_by_name() -> None:
     assert "gzip" in refused(CHAT, b"\x1f\x8b", {"content-encoding": "gzip"}).message
 
 
-def test_the_content_type_does_not_matter():
+def test_the_content_type_does_not_matter() -> None:
     assert read(CHAT, chat("p"), {"content-type": "text/plain"}).model == "m"
 
 
-def test_limits_that_make_no_sense_count_as_none():
+def test_limits_that_make_no_sense_count_as_none() -> None:
     request = read(CHAT, chat("p", max_tokens="many", n=-1, stream="yes", stream_options=[1]))
     assert (request.max_tokens, request.n, request.stream, request.include_usage) == (None, 1, False, False)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/transcriptions", "/tokenize", "/v1/messages/count_tokens"])
 @pytest.mark.parametrize("body", [b"", b"\xff", b"{", b'{"model":3}', b'{"a":' + b"[" * 200_000, b'{"model":"m"}'])
-def test_passthrough_never_fails_and_changes_nothing(path, body):
+def test_passthrough_never_fails_and_changes_nothing(path: str, body: bytes) -> None:
     request = read(path, body, {"content-encoding": "gzip"}, max_body_bytes=100)
     assert request.body is None
     assert request.prompt_tokens == 0
     assert len(request.chain) == 0
 
 
-def test_a_conversation_keeps_its_blocks_as_it_grows():
+def test_a_conversation_keeps_its_blocks_as_it_grows() -> None:
     first = read(CHAT, chat("a" * 3000))
     second = read(CHAT, chat("a" * 3000, "b" * 900, "c" * 900))
     assert len(first.chain) == 11
     np.testing.assert_array_equal(second.chain[: len(first.chain)], first.chain)
 
 
-def test_pretty_printed_conversations_keep_their_blocks_too():
+def test_pretty_printed_conversations_keep_their_blocks_too() -> None:
     bodies = [json.dumps(chat(*texts), indent=2).encode() for texts in (["a" * 3000], ["a" * 3000, "b"])]
     first, second = (read(CHAT, body) for body in bodies)
     np.testing.assert_array_equal(second.chain[: len(first.chain)], first.chain)
 
 
-def test_a_longer_prompt_begins_with_the_blocks_of_the_shorter():
+def test_a_longer_prompt_begins_with_the_blocks_of_the_shorter() -> None:
     short, long = (read("/v1/completions", {"model": "m", "prompt": "w" * size}) for size in (3000, 5000))
     np.testing.assert_array_equal(long.chain[: len(short.chain)], short.chain)
 
@@ -166,16 +169,16 @@ def test_a_longer_prompt_begins_with_the_blocks_of_the_shorter():
         chat("b" + "a" * 2999),
     ],
 )
-def test_model_salt_tools_and_first_words_part_chains_from_the_root(other):
+def test_model_salt_tools_and_first_words_part_chains_from_the_root(other: dict[str, Any]) -> None:
     assert not np.isin(read(CHAT, other).chain, read(CHAT, chat("a" * 3000)).chain).any()
 
 
-def test_text_blocks_are_worth_the_engines_tokens_but_never_small():
+def test_text_blocks_are_worth_the_engines_tokens_but_never_small() -> None:
     assert read(CHAT, chat("a" * 3000), block_tokens=16).block_tokens == 64
     assert read(CHAT, chat("a" * 3000), block_tokens=128).block_tokens == 128
 
 
-def test_learning_a_ratio_changes_what_a_block_is_worth_but_not_its_key():
+def test_learning_a_ratio_changes_what_a_block_is_worth_but_not_its_key() -> None:
     reader = Reader()
     body = json.dumps(chat("a" * 3000)).encode()
     before = reader.finish(reader.parse(CHAT, {}, body))
@@ -187,7 +190,7 @@ def test_learning_a_ratio_changes_what_a_block_is_worth_but_not_its_key():
     assert after.block_tokens == pytest.approx(128, rel=0.05)
 
 
-def test_token_ids_are_matched_exactly():
+def test_token_ids_are_matched_exactly() -> None:
     ids = list(range(100))
     expected = chain_tokens(ids, 16, root(None, "s"))
     for path, body in (
@@ -202,23 +205,23 @@ def test_token_ids_are_matched_exactly():
         np.testing.assert_array_equal(request.chain, expected)
 
 
-def test_generate_reads_its_limits_from_the_sampling_parameters():
+def test_generate_reads_its_limits_from_the_sampling_parameters() -> None:
     body = {"model": "m", "token_ids": [1], "sampling_params": {"max_tokens": 5, "n": 3}}
     request = read("/inference/v1/generate", body)
     assert (request.max_tokens, request.n) == (5, 3)
 
 
-def test_an_adapter_has_blocks_of_its_own():
+def test_an_adapter_has_blocks_of_its_own() -> None:
     body = {"model": "lora", "prompt": list(range(64))}
     request = read("/v1/completions", body, adapters={"lora": "base"})
     np.testing.assert_array_equal(request.chain, chain_tokens(range(64), 16, root("lora")))
 
 
-def test_a_batch_of_id_prompts_is_counted_whole():
+def test_a_batch_of_id_prompts_is_counted_whole() -> None:
     assert read("/v1/completions", {"model": "m", "prompt": [[1] * 30, [2] * 12]}).prompt_tokens == 42
 
 
-def test_inline_media_are_counted_as_media_and_end_the_chain():
+def test_inline_media_are_counted_as_media_and_end_the_chain() -> None:
     image = "A" * 400_000
     content = [
         {"type": "text", "text": "word " * 400},
@@ -229,26 +232,27 @@ def test_inline_media_are_counted_as_media_and_end_the_chain():
     assert len(request.chain) < 12
 
 
-def test_a_long_run_of_letters_is_not_an_image():
+def test_a_long_run_of_letters_is_not_an_image() -> None:
     assert read(CHAT, chat("a" * 40_000)).prompt_tokens == pytest.approx(10_000, rel=0.05)
 
 
-def test_a_rewritten_model_replaces_only_the_models_name():
+def test_a_rewritten_model_replaces_only_the_models_name() -> None:
     body = b'{"messages": [{"role":"user","content":"model"}],  "model" : "a" }'
     request = read(CHAT, body, {"x-gateway-model-name-rewrite": "b"})
     assert request.model == "b"
     assert request.body == body.replace(b'"a"', b'"b"')
 
 
-def test_a_rewrite_to_the_same_name_leaves_the_body_alone():
+def test_a_rewrite_to_the_same_name_leaves_the_body_alone() -> None:
     assert read(CHAT, chat("p"), {"x-llm-d-model-name-rewrite": "m"}).body is None
 
 
-def test_a_rewrite_supplies_a_missing_model():
+def test_a_rewrite_supplies_a_missing_model() -> None:
     request = read(CHAT, {"messages": turns("p")}, {"x-llm-d-model-name-rewrite": "b"})
+    assert request.body is not None
     assert json.loads(request.body) == {"model": "b", "messages": turns("p")}
 
 
-def test_short_text_is_never_slow_without_a_tokenizer():
+def test_short_text_is_never_slow_without_a_tokenizer() -> None:
     reader = Reader()
     assert not reader.is_slow(reader.parse(CHAT, {}, json.dumps(chat("x" * 100_000)).encode()))

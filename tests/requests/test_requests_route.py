@@ -19,7 +19,7 @@ from picker.requests.route import route
         ("/v1/chat/completions/batch", Api.CHAT),
     ],
 )
-def test_each_api_is_known_by_the_end_of_its_path(path, api):
+def test_each_api_is_known_by_the_end_of_its_path(path: str, api: Api) -> None:
     assert route(path).api is api
 
 
@@ -35,10 +35,10 @@ def test_each_api_is_known_by_the_end_of_its_path(path, api):
         "chat/completions",
     ],
 )
-def test_prefixes_queries_slashes_and_escapes_do_not_hide_the_api(path):
+def test_prefixes_queries_slashes_and_escapes_do_not_hide_the_api(path: str) -> None:
     assert route(path).api is Api.CHAT
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1/models", "/mycompletions", "/v1/responses/abc/cancel", "/score", "*"])
-def test_everything_else_passes_through(path):
+def test_everything_else_passes_through(path: str) -> None:
     assert route(path).api is Api.PASSTHROUGH

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from picker.requests.tokens import DEFAULT_RATIO, Ratios
 
 
-def test_an_unknown_model_has_four_bytes_a_token():
+def test_an_unknown_model_has_four_bytes_a_token() -> None:
     assert Ratios().ratio("m") == 4.0
 
 
-def test_the_ratio_follows_what_answers_tell():
+def test_the_ratio_follows_what_answers_tell() -> None:
     ratios = Ratios()
     for _ in range(60):
         ratios.observe("m", 5600, 2000)
@@ -17,7 +17,7 @@ def test_the_ratio_follows_what_answers_tell():
     assert ratios.ratio("other") == DEFAULT_RATIO
 
 
-def test_it_follows_a_change_of_traffic():
+def test_it_follows_a_change_of_traffic() -> None:
     ratios = Ratios()
     for bytes_per_token in (2.0, 6.0):
         for _ in range(100):
@@ -25,7 +25,7 @@ def test_it_follows_a_change_of_traffic():
     assert ratios.ratio("m") == pytest.approx(6.0, rel=0.1)
 
 
-def test_one_lie_does_not_turn_it():
+def test_one_lie_does_not_turn_it() -> None:
     ratios = Ratios()
     for _ in range(100):
         ratios.observe("m", 4000, 1000)
@@ -35,14 +35,14 @@ def test_one_lie_does_not_turn_it():
 
 
 @given(st.lists(st.tuples(st.integers(-5, 2**50), st.integers(-5, 2**50)), max_size=50))
-def test_whatever_is_told_the_ratio_stays_between_one_and_sixteen(told):
+def test_whatever_is_told_the_ratio_stays_between_one_and_sixteen(told: list[tuple[int, int]]) -> None:
     ratios = Ratios()
     for size, tokens in told:
         ratios.observe("m", size, tokens)
     assert 1.0 <= ratios.ratio("m") <= 16.0
 
 
-def test_models_are_bounded_and_the_one_not_seen_for_longest_goes():
+def test_models_are_bounded_and_the_one_not_seen_for_longest_goes() -> None:
     ratios = Ratios(models=2)
     for model in ("a", "b", "a", "c"):
         ratios.observe(model, 100_000, 10_000)

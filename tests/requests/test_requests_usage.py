@@ -1,5 +1,7 @@
 import json
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,12 +10,12 @@ from hypothesis import strategies as st
 from picker.requests.usage import Usage, UsageReader
 
 
-def sse(*events, name=False) -> bytes:
-    head = (lambda event: f"event: {event['type']}\n") if name else (lambda event: "")
-    return "".join(f"{head(event)}data: {json.dumps(event)}\n\n" for event in events).encode()
+def sse(*events: dict[str, Any], name: bool = False) -> bytes:
+    heads = [f"event: {event['type']}\n" if name else "" for event in events]
+    return "".join(f"{head}data: {json.dumps(event)}\n\n" for head, event in zip(heads, events, strict=True)).encode()
 
 
-def delta(**content):
+def delta(**content: str) -> dict[str, Any]:
     return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": content}], "usage": None}
 
 
@@ -65,60 +67,60 @@ WHOLE = json.dumps({"choices": [{"message": {"content": 'x "usage": {} y'}}], "u
 ALL = Usage(prompt_tokens=120, completion_tokens=7, cached_tokens=96)
 
 
-def told(chunks):
+def told(chunks: Iterable[bytes]) -> Usage | None:
     reader = UsageReader()
     for chunk in chunks:
         reader.feed(chunk)
     return reader.finish()
 
 
-def cut(body: bytes, places) -> list[bytes]:
+def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
     bounds = [0, *sorted(places), len(body)]
     return [body[start:end] for start, end in pairwise(bounds)]
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_each_api_tells_its_usage_in_a_stream(name):
+def test_each_api_tells_its_usage_in_a_stream(name: str) -> None:
     assert told([STREAMS[name]]) == ALL
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_chunks_of_a_single_byte_tell_the_same(name):
+def test_chunks_of_a_single_byte_tell_the_same(name: str) -> None:
     assert told(cut(STREAMS[name], range(1, len(STREAMS[name])))) == ALL
 
 
 @given(st.sampled_from(sorted(STREAMS)), st.data())
-def test_chunks_may_be_cut_anywhere(name, data):
+def test_chunks_may_be_cut_anywhere(name: str, data: st.DataObject) -> None:
     body = STREAMS[name]
     assert told(cut(body, data.draw(st.lists(st.integers(0, len(body)), max_size=12)))) == ALL
 
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=8))
-def test_a_whole_answer_tells_its_usage_wherever_it_is_cut(places):
+def test_a_whole_answer_tells_its_usage_wherever_it_is_cut(places: list[int]) -> None:
     assert told(cut(WHOLE.encode(), places)) == ALL
 
 
-def test_an_indented_answer_tells_its_usage_too():
+def test_an_indented_answer_tells_its_usage_too() -> None:
     assert told([json.dumps(json.loads(WHOLE), indent=4).encode()]) == ALL
 
 
-def test_an_answer_without_usage_tells_nothing():
+def test_an_answer_without_usage_tells_nothing() -> None:
     assert told([sse(delta(content="x"))]) is None
     assert told([]) is None
 
 
-def test_an_answer_that_breaks_off_tells_what_it_told():
+def test_an_answer_that_breaks_off_tells_what_it_told() -> None:
     cut_off = ANTHROPIC[: ANTHROPIC.index(b"message_delta")]
     assert told([cut_off]) == Usage(prompt_tokens=120, completion_tokens=1, cached_tokens=96)
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "7", True, None, 2**60, [7]])
-def test_a_count_that_cannot_be_is_not_told(count):
+def test_a_count_that_cannot_be_is_not_told(count: object) -> None:
     assert told([json.dumps({"usage": {"prompt_tokens": count, "completion_tokens": 3}}).encode()]) == Usage(
         completion_tokens=3
     )
 
 
-def test_a_usage_object_without_end_is_given_up_and_the_next_one_read():
+def test_a_usage_object_without_end_is_given_up_and_the_next_one_read() -> None:
     endless = b'{"usage": {"x": "' + b"a" * 100_000
     assert told([endless, json.dumps({"usage": OPENAI_USAGE}).encode()]) == ALL
