@@ -35,6 +35,8 @@ DIRECT = "direct"
 """An Envoy in front of the same backends, without a picker."""
 LEAN = "lean_"
 """Before the name of a target: the same by the transport `lean`; without it, by `grpcio`."""
+IN_TURN = f"{LEAN}in_turn"
+"""As `lean_none`, but what stands beside Envoy names endpoints in turn, and does nothing else (`bench/in_turn.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ async def bed(names: Collection[str]) -> AsyncIterator[dict[str, Target]]:
             for name, ours in OURS.items():
                 if name in names:
                     targets[name] = await _picker(name, ours, children, Path(folder) / name, backends)
+            if IN_TURN in names:
+                targets[IN_TURN] = await _in_turn(children, Path(folder) / IN_TURN, backends[:FEW])
             if DIRECT in names:
                 targets[DIRECT] = await _direct(children, Path(folder), backends[:FEW])
             for peer in PEERS:
@@ -100,10 +104,23 @@ async def _picker(name: str, ours: Ours, children: Children, folder: Path, backe
     argv = ["--log-level", "warning", "--seed", "0", "--policy", ours.policy, "--transport", ours.transport]
     await stack.start_picker(argv=argv)
     assert stack.picker is not None  # just started
+    return await _behind_envoy(name, stack.picker, stack.grpc_port, ours.path, endpoints, children, folder)
+
+
+async def _in_turn(children: Children, folder: Path, backends: list[str]) -> Target:
+    folder.mkdir()
+    (port,) = free_ports(1)
+    least = await children.start(IN_TURN, [sys.executable, "-m", "bench.in_turn", str(port), *backends])
+    return await _behind_envoy(IN_TURN, least, port, PATHS["none"], backends, children, folder)
+
+
+async def _behind_envoy(
+    name: str, picker: Child, port: int, path: ResponsePath, endpoints: list[str], children: Children, folder: Path
+) -> Target:
     listener, admin = free_ports(2)
-    spec = EnvoySpec(listener, admin, (stack.grpc_port,), endpoints=tuple(endpoints), response_path=ours.path)
+    spec = EnvoySpec(listener, admin, (port,), endpoints=tuple(endpoints), response_path=path)
     envoy = await _envoy(name, bootstrap(spec), children, folder)
-    return Target(name, spec.listener_port, stack.picker.pid, envoy.pid, f"http://{HOST}:{spec.admin_port}")
+    return Target(name, spec.listener_port, picker.pid, envoy.pid, f"http://{HOST}:{spec.admin_port}")
 
 
 async def _direct(children: Children, folder: Path, backends: list[str]) -> Target:

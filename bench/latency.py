@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvloop
 from rich.console import Console
 
-from bench.bed import DIRECT, LEAN, bed
+from bench.bed import DIRECT, IN_TURN, LEAN, bed
 from bench.client import LoadError
 from bench.figures import Figure, quantile
 from bench.http1 import MessageReader
@@ -21,7 +21,11 @@ from bench.load import Target
 from bench.prompts import chat_requests
 
 PER_S = 200.0
-MEASURED = {f"{LEAN}none": "by the rule, 4 endpoints", f"{LEAN}learned_64": "learned, 64 endpoints"}
+MEASURED = {
+    f"{LEAN}none": "by the rule, 4 endpoints",
+    f"{LEAN}learned_64": "learned, 64 endpoints",
+    IN_TURN: "endpoints in turn",
+}
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 SIZE = 2048
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.bed import LEAN, LEARNED
+from bench.bed import IN_TURN, LEAN, LEARNED
 from bench.latency import MEASURED
 from bench.rounds import SIZES, Figures, Measured
 
@@ -12,6 +12,7 @@ Record = Mapping[str, Any]
 
 RESPONSE = {"none": "access log", "duplex": "echo"}
 POOLS = (4, 64, 256, 1024)
+_IN_TURN = IN_TURN.removeprefix(LEAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,20 @@ ROWS = (
     *_load_rows({"none_2k": 750, "none_32k": 1000, "duplex_2k": 750, "duplex_32k": 1000}),
     *_load_rows({"learned_64_2k": 120, "learned_64_32k": 220, "chunk": 10}, ("lean",), ", lean"),
     *(
-        Row(("added_latency_ms", name, q), f"added latency, {q}, {said}", "ms", Target(bound))
+        Row(
+            ("lean", "cpu_us_per_request", f"{_IN_TURN}_{size}"),
+            f"request, {size[:-1]} KB, endpoints in turn, lean",
+            "µs CPU",
+        )
+        for size in SIZES
+    ),
+    *(
+        Row(
+            ("added_latency_ms", name, q),
+            f"added latency, {q}, {said}",
+            "ms",
+            None if name == IN_TURN else Target(bound),
+        )
         for name, said in MEASURED.items()
         for q, bound in (("p50", 1), ("p99", 5))
     ),
@@ -117,7 +131,7 @@ def _ours(found: Measured, transport: str) -> dict[str, Any]:
     """What was measured of the targets whose names begin with `transport`."""
     record: dict[str, Any] = {}
     for name, figures in (("cpu_us", found.own), ("envoy_us", found.envoy), ("messages", found.messages)):
-        record[f"{name}_per_request"] = _plain(figures, transport, (*RESPONSE, *LEARNED))
+        record[f"{name}_per_request"] = _plain(figures, transport, (*RESPONSE, *LEARNED, _IN_TURN))
         for path, suffix in (("duplex", ""), ("none", "_none")):
             if (key := f"{transport}{path}_chunk") in figures:
                 record[f"{name}_per_chunk{suffix}"] = figures[key].as_json()

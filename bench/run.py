@@ -2,7 +2,8 @@
 
 Prints the table. A whole run also writes bench/results.json and the results in docs/bench.md; a short or partial one
 writes only where `--json` says. KEY: none_2k, none_32k, none_chunk, duplex_2k, ... , learned_2k, learned_64_2k, ... ,
-the same after `lean_` (lean_none_2k, ...), peers, latency, service, score, pick, index.
+the same after `lean_` (lean_none_2k, ...), lean_in_turn_2k, lean_in_turn_32k, peers, latency, service, score, pick,
+index.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import page
-from bench.bed import LEAN, LEARNED, PATHS, bed
+from bench.bed import IN_TURN, LEAN, LEARNED, PATHS, bed
 from bench.client import AT_ONCE, LoadError
 from bench.figures import machine
 from bench.kv_index import index_bytes_per_pair, kv_blocks_per_s
@@ -36,7 +37,7 @@ LOADS = {
     for lean in ("", LEAN)
     for name, kinds in (*((path, KINDS) for path in PATHS), *((learned, tuple(SIZES)) for learned in LEARNED))
     for kind in kinds
-}
+} | {f"{IN_TURN}_{kind}": (IN_TURN, kind) for kind in SIZES}
 KEYS = (*LOADS, "peers", "latency", "service", "score", "pick", "index")
 QUICK = tuple(key for key in KEYS if key not in LOADS or key.startswith(LEAN) or key in ("none_2k", "duplex_chunk"))
 """What a short run does by itself: every load by one transport, two of them by the other."""
