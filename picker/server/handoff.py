@@ -62,13 +62,12 @@ class HandoffServer:
         """Raises ValueError for a picker that cannot be asked, OSError for certificates that cannot be used."""
         self.options, self.members, self.address, self.peer_address = options, options.members, "", ""
         self.tls = None if options.cert_dir is None else PoolTls(options.cert_dir)
-        client_tls = None if self.tls is None else self.tls.client
         self.flights = Flights(options.name)
         self.metrics = HandoffMetrics(
             lambda: sum(flight.stream.begun for flight in self.flights.here()), lambda: self.agent.wait_ms / 1e3
         )
         calls = Calls(
-            options.name, base_url(options.engine), options.token, options.failover, lambda: self.members, client_tls
+            options.name, base_url(options.engine), options.token, options.failover, lambda: self.members, self.tls
         )
         self.site = Site(calls, self.flights, self.metrics, options.failover, Line())
         self.proxy = Proxy(self.site, options.token)
@@ -78,7 +77,7 @@ class HandoffServer:
         if options.picker:
             if options.token is None:
                 raise ValueError("a picker tells its plan only to those who have the pool's token")
-            self.feed = PlanFeed(options.picker, options.name, options.token, self.follow, options.pool, client_tls)
+            self.feed = PlanFeed(options.picker, options.name, options.token, self.follow, options.pool, self.tls)
             self._registry.register(self.feed)
 
     def follow(self, members: Members) -> None:
@@ -152,8 +151,6 @@ async def running(options: HandoffOptions) -> AsyncIterator[HandoffServer]:
             working = [tasks.create_task(server.agent.run())]
             if server.feed is not None:
                 working.append(tasks.create_task(server.feed.run()))
-            if server.tls is not None:
-                working.append(tasks.create_task(server.tls.keep_current()))
             yield server
             for task in working:
                 task.cancel()

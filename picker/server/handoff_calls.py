@@ -13,6 +13,7 @@ from yarl import URL
 
 from picker.handoff.attempts import Break, FailoverSettings
 from picker.handoff.members import Members
+from picker.server.handoff_tls import PoolTls
 from picker.server.handoff_token import TOKEN_HEADER, WHY_HEADER
 
 PEER = "/handoff/engine"
@@ -61,11 +62,11 @@ class Calls:
         token: str | None,
         settings: FailoverSettings,
         members: Callable[[], Members],
-        tls: ssl.SSLContext | None = None,
+        tls: PoolTls | None = None,
     ) -> None:
         """`tls` is for peers."""
         self.own, self._engine, self._token = own, engine, token
-        self._settings, self._members, self._tls = settings, members, tls or True
+        self._settings, self._members, self._tls = settings, members, tls
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -100,7 +101,7 @@ class Calls:
                     data=body,
                     headers=CIMultiDict([*headers.items(), *more]),
                     allow_redirects=False,
-                    ssl=self._tls if engine != self.own else True,
+                    ssl=True if engine == self.own else self._for_peers(),
                 )
         except TimeoutError as error:
             refused = isinstance(error, aiohttp.ConnectionTimeoutError)
@@ -138,8 +139,13 @@ class Calls:
         headers = {TOKEN_HEADER: self._token, "Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=self._settings.connect_s)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with self._session.post(url + path, data=data, headers=headers, timeout=timeout, ssl=self._tls):
+            async with self._session.post(
+                url + path, data=data, headers=headers, timeout=timeout, ssl=self._for_peers()
+            ):
                 pass
+
+    def _for_peers(self) -> ssl.SSLContext | bool:
+        return True if self._tls is None else self._tls.client
 
     def _place(self, engine: str) -> tuple[str, list[tuple[str, str]]]:
         if engine == self.own:

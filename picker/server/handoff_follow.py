@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Iterator
 
 import aiohttp
@@ -12,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from picker.handoff.feed import MOST_BYTES, PLAN, Follower, read
 from picker.handoff.members import Members
+from picker.server.handoff_tls import PoolTls
 from picker.server.handoff_token import TOKEN_HEADER
 from picker.telemetry.tally import Count
 
@@ -32,9 +32,9 @@ class PlanFeed(Collector):
         token: str,
         follow: Callable[[Members], None],
         pool: str = "",
-        tls: ssl.SSLContext | None = None,
+        tls: PoolTls | None = None,
     ) -> None:
-        self._tls = tls or True
+        self._tls = tls
         self._url = picker + PLAN + (f"?pool={pool}" if pool else "")
         self._own, self._token, self._follow = own, token, follow
         self._follower, self._tag = Follower(), ""
@@ -56,10 +56,11 @@ class PlanFeed(Collector):
 
     async def _ask(self, session: aiohttp.ClientSession) -> str:
         headers = {TOKEN_HEADER: self._token} | ({"If-None-Match": self._tag} if self._tag else {})
+        tls = True if self._tls is None else self._tls.client
         try:
             async with (
                 asyncio.timeout(PATIENCE_S),
-                session.get(self._url, headers=headers, allow_redirects=False, ssl=self._tls) as response,
+                session.get(self._url, headers=headers, allow_redirects=False, ssl=tls) as response,
             ):
                 if response.status == 304:
                     self._follower.same(_now())

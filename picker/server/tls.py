@@ -5,24 +5,19 @@ import ipaddress
 import os
 import ssl
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import grpc
-import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-log = structlog.get_logger(__name__)
+from picker.server.renewed import Newest, renewing
 
 CIPHERS = "GRPC_SSL_CIPHER_SUITES"
 """Environment variable of gRPC's own libraries: the cipher suites of TLS 1.2, by OpenSSL's names, between colons."""
-
-T = TypeVar("T")
 
 
 def self_signed(valid_days: int = 3650) -> tuple[bytes, bytes]:
@@ -61,7 +56,7 @@ def credentials(folder: Path | None, reload: bool) -> grpc.ServerCredentials:
         return grpc.ssl_server_credentials([self_signed()])
     if not reload:
         return grpc.ssl_server_credentials([read_pair(folder)])
-    newest = Newest(folder, lambda pair: grpc.ssl_server_certificate_configuration([pair]))
+    newest = Newest(_pair_files(folder), lambda: grpc.ssl_server_certificate_configuration([read_pair(folder)]))
     return grpc.dynamic_ssl_server_credentials(newest(), newest)
 
 
@@ -71,15 +66,7 @@ def h2_context(folder: Path | None, reload: bool) -> ssl.SSLContext:
         return _h2_context(self_signed())
     if not reload:
         return _h2_context(read_pair(folder))
-    newest = Newest(folder, _h2_context)
-    first = newest()
-
-    def choose(connection: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> None:
-        # Asked for every connection, also of clients that name no server.
-        connection.context = newest()
-
-    first.sni_callback = choose
-    return first
+    return renewing(Newest(_pair_files(folder), lambda: _h2_context(read_pair(folder))))
 
 
 def _h2_context(pair: tuple[bytes, bytes]) -> ssl.SSLContext:
@@ -97,36 +84,22 @@ def _h2_context(pair: tuple[bytes, bytes]) -> ssl.SSLContext:
     return context
 
 
-class Newest(Generic[T]):
-    """What is made of the pair in a folder: anew when the pair changes, and of the last good one while it is broken."""
-
-    def __init__(self, folder: Path, make: Callable[[tuple[bytes, bytes]], T]) -> None:
-        """Raises OSError or ValueError when the pair is missing or does not fit."""
-        self._folder, self._make = folder, make
-        self._seen, self._made = _stamp(folder), make(read_pair(folder))
-
-    def __call__(self) -> T:
-        try:
-            stamp = _stamp(self._folder)
-            if stamp != self._seen:
-                self._made, self._seen = self._make(read_pair(self._folder)), stamp
-                log.info("certificate reloaded", folder=str(self._folder))
-        except (OSError, ValueError) as error:
-            log.warning("certificate not reloaded", folder=str(self._folder), reason=str(error))
-        return self._made
-
-
 def metrics_context(folder: Path, client_ca: Path | None) -> ssl.SSLContext:
-    """TLS for the metrics port with the pair in `folder`; with `client_ca`, only for clients with its certificates.
+    """TLS for a port of HTTP, be it for metrics or for hand-off, with the pair in `folder`; with `client_ca`, only for
+    clients with its certificates. Each new connection sees the newest files that fit.
 
     Raises OSError or ValueError (ssl.SSLError is an OSError) for files that cannot be used.
     """
-    read_pair(folder)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
-    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+
+    def make() -> ssl.SSLContext:
+        read_pair(folder)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        if client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    return renewing(Newest([*_pair_files(folder), *([] if client_ca is None else [client_ca])], make))
 
 
 def read_pair(folder: Path) -> tuple[bytes, bytes]:
@@ -142,5 +115,5 @@ def read_pair(folder: Path) -> tuple[bytes, bytes]:
     return private, chain
 
 
-def _stamp(folder: Path) -> tuple[int, int]:
-    return (folder / "tls.key").stat().st_mtime_ns, (folder / "tls.crt").stat().st_mtime_ns
+def _pair_files(folder: Path) -> list[Path]:
+    return [folder / "tls.key", folder / "tls.crt"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,7 +123,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def asking(
-    url: str, name: str = ADDRESSES[0], tls: ssl.SSLContext | None = None
+    url: str, name: str = ADDRESSES[0], tls: PoolTls | None = None
 ) -> AsyncIterator[tuple[PlanFeed, list[Members]]]:
     heard: list[Members] = []
     feed = PlanFeed(url, name, TOKEN, heard.append, tls=tls)
@@ -195,7 +194,7 @@ async def test_over_tls_a_picker_tells_those_of_the_pools_ca_alone(tmp_path: Pat
     await server.start_server(ssl=metrics_context(folder, folder / "ca.crt"))
     try:
         url = f"https://127.0.0.1:{server.port}"
-        async with asking(url, tls=PoolTls(other).client) as (feed, heard):
+        async with asking(url, tls=PoolTls(other)) as (feed, heard):
             await until(lambda: bool(heard) or counted(feed, "away") > 2)
             urls = [f"https://{address.removesuffix(':8000')}:8443" for address in ADDRESSES]
             assert [list(members.engines.values()) for members in heard] == ([urls] if known else [])
