@@ -5,19 +5,13 @@ that half where the trace tells its times (they do not overlap), another order a
 draws of the generator. Nothing else would tell seeds apart: a trace's times are fixed but for a few seconds.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
 
 from picker.policies.registry import DEFAULT_POLICY, REGISTRY
 from picker.simulator.generator import SCHEME
 from picker.simulator.replay_run import Setting
-
-TRACES_AT = Path("results") / "traces"
-"""From the root of the repository, where everything here runs."""
+from results.record import TRACES_AT, content, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +74,7 @@ class Place:
 
     def key(self) -> str:
         """Names what the numbers are of: the trace by its content, how it is cut, the pool."""
-        given = [asdict(self.trace), self.pool.spec, _content(self.trace.source)]
-        return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
+        return key_of([asdict(self.trace), self.pool.spec, content(self.trace.source)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +86,6 @@ class Task:
     load: float
     seed: int
     requests: int | None = None
-
-
-@cache
-def _content(source: str) -> str:
-    return source if source.startswith(SCHEME) else hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
 
 def _file(name: str) -> str:

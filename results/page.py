@@ -6,15 +6,13 @@ A test holds the page to results/numbers.
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from results import grid, tables
 from results.board import GOOD, P99, TPOT, TTFT, Board
 from results.grid import PLACES, Place
 from results.record import NUMBERS_AT, Record, read
+from results.template import filled
 
 PAGE = Path("docs") / "results.md"
-TEMPLATE = Path(__file__).with_name("page.md.j2")
 
 
 def render(records: Mapping[Place, Record]) -> str:
@@ -24,13 +22,8 @@ def render(records: Mapping[Place, Record]) -> str:
     board = Board({place: record.cells.values() for place, record in records.items()})
     capacities = {place: record.capacity for place, record in records.items() if record.capacity is not None}
     pools = [pool for pool in grid.POOLS if tables.rows(board, pool)]
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
-    return jinja.get_template(TEMPLATE.name).render(
+    return filled(
+        "page.md.j2",
         board=board,
         pools=pools,
         tables=tables,

@@ -1,16 +1,21 @@
 """What is kept of the cells of one trace on one pool: one small JSON, a cell a line, no series."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from picker.simulator.ended import Ended
+from picker.simulator.generator import SCHEME
 
 NUMBERS_AT = Path("results") / "numbers"
+TRACES_AT = Path("results") / "traces"
+"""From the root of the repository, where everything here runs."""
 _SPREADS = ("ttft_ms", "tpot_ms", "e2e_ms")
 _PLAIN = (
     "policy", "load", "seed", "time_scale", "arrivals_per_s", "requests", "completed", "span_s", "goodput",
@@ -55,6 +60,17 @@ def _classes(engines: Sequence[Mapping[str, Any]], ended: Sequence[Ended]) -> It
             "prompt_tokens": float(np.mean([one.prompt_tokens for one in served])) if served else None,
             "ttft_ms": float(np.mean([one.ttft_ms for one in served])) if served else None,
         }
+
+
+@cache
+def content(trace: str) -> str:
+    """Tells a trace from others: its file's hash, wherever that lies, or its generator's spec. Raises OSError."""
+    return trace if trace.startswith(SCHEME) else hashlib.sha256(Path(trace).read_bytes()).hexdigest()
+
+
+def key_of(given: object) -> str:
+    """Names numbers by all that they depend on, which must be JSON."""
+    return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
 
 
 def rounded(value: Any) -> Any:

@@ -4,20 +4,16 @@ are served, and the policy with a part left out.
 A case is played whole, from cold caches and before anything is learned, and all of it is counted.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, islice
-from pathlib import Path
 
 from picker.policies.registry import DEFAULT_POLICY
 from picker.simulator.generator import SCHEME
 from picker.simulator.replay_run import Setting
 from picker.simulator.workload import Arrival, Workload
-
-TRACES_AT = Path("results") / "traces"
-"""From the root of the repository, where everything here runs."""
+from results.record import TRACES_AT, content, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +81,7 @@ class Case:
     def key(self) -> str:
         """Names what the numbers are of: everything but the titles, and the trace by its content."""
         given = asdict(replace(self, title="", bound=True, rollout=False))
-        if not self.trace.startswith(SCHEME):
-            given["trace"] = hashlib.sha256(Path(self.trace).read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
+        return key_of(given | {"trace": content(self.trace)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,14 @@ A test holds the page to results/numbers.
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from results import shifts, shifts_tables
 from results.board import Board
 from results.record import Record
 from results.shifts import CASES, LEARNED, Case
 from results.shifts_run import read_all
+from results.template import filled
 
 PAGE = Path("docs") / "learning-results.md"
-TEMPLATE = Path(__file__).with_name("shifts.md.j2")
 
 
 def render(records: Mapping[Case, Record]) -> str:
@@ -24,14 +22,8 @@ def render(records: Mapping[Case, Record]) -> str:
     board = Board({case: record.cells.values() for case, record in records.items()})
     if LEARNED not in board.policies:
         raise ValueError("no cell is kept: python -m results.shifts_run")
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
     cells = sum(len(record.cells) for record in records.values())
-    return jinja.get_template(TEMPLATE.name).render(board=board, tables=shifts_tables, shifts=shifts, cells=cells)
+    return filled("shifts.md.j2", board=board, tables=shifts_tables, shifts=shifts, cells=cells)
 
 
 def main() -> None:

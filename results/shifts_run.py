@@ -21,7 +21,7 @@ from picker.simulator.cluster import Cluster
 from picker.simulator.ended import Ended
 from picker.simulator.pool_spec import parse_pool
 from picker.simulator.summary import spread, summarize
-from results.record import NUMBERS_AT, Record, read, write
+from results.record import NUMBERS_AT, Record, read, rounded, write
 from results.shifts import BASELINE, ROLLOUT, TAIL, Case, Task, tasks
 
 BIN_S = 10.0
@@ -93,8 +93,8 @@ def play(task: Task) -> dict[str, Any]:
         "bins": _bins(complete),
         "reasons": dict(sorted(reasons.counts.items())),
     }  # fmt: skip
-    rounded: dict[str, Any] = _rounded(kept)
-    return rounded
+    cell: dict[str, Any] = rounded(kept)
+    return cell
 
 
 def _phases(complete: Iterable[Ended], case: Case) -> list[list[Ended]]:
@@ -118,14 +118,6 @@ def _bins(complete: Sequence[Ended]) -> list[list[float]]:
     ttft = np.array([one.ttft_ms for one in complete], np.float64)
     counts, sums = np.bincount(at), np.bincount(at, weights=ttft)
     return [[int(count), round(float(total), 1)] for count, total in zip(counts, sums, strict=True)]
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def read_all(cases: Iterable[Case]) -> dict[Case, Record]:

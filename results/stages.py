@@ -3,16 +3,14 @@
 Cells are of one arrival rate each. The first requests are left out, while step times and plans are not there yet.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from picker.policies.registry import DEFAULT_POLICY
 from picker.simulator.generator import SCHEME
 from picker.simulator.migration import Migration
 from picker.simulator.replay_run import Setting
+from results.record import content, key_of
 from results.shifts import H100, RTX, SESSIONS
 
 
@@ -52,12 +50,10 @@ class Case:
 
     def key(self) -> str:
         """Names what the numbers are of: everything but the title and at which rates."""
-        given = asdict(replace(self, title="", rates=()))
+        given = asdict(replace(self, title="", rates=())) | {"trace": content(self.trace)}
         if self.moving is None:
             del given["moving"]
-        if not self.trace.startswith(SCHEME):
-            given["trace"] = hashlib.sha256(Path(self.trace).read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps(given).encode()).hexdigest()[:16]
+        return key_of(given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,15 @@ A test holds the page to results/numbers.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from results import stages
 from results.board import E2E, TPOT, TTFT, Board, Metric
 from results.record import Record
 from results.stages import BASELINE, CASES, MOVED, PLACED, POLICIES, Case
 from results.stages_run import read_all
 from results.tables import NONE, table
+from results.template import filled
 
 PAGE = Path("docs") / "stage-results.md"
-TEMPLATE = Path(__file__).with_name("stages.md.j2")
 E2E_P99 = Metric("P99 end-to-end time", "e2e_ms", "p99")
 GOODPUT = Metric("good requests a second", "goodput")
 LESS, MORE, WORSE = 0.60, 1.50, 1.01
@@ -108,14 +106,9 @@ def render(records: Mapping[Case, Record]) -> str:
     board = Board({case: record.cells.values() for case, record in records.items()})
     if not played(board):
         raise ValueError("no cell is kept: python -m results.stages_run")
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
     seeds = {seed for record in records.values() for _, _, seed, _ in record.cells}
-    return jinja.get_template(TEMPLATE.name).render(
+    return filled(
+        "stages.md.j2",
         stages=stages,
         seeds=len(seeds),
         cells=sum(len(record.cells) for record in records.values()),
