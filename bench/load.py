@@ -64,14 +64,17 @@ async def bill(target: Target, requests: Sequence[bytes], events: int = 0, at_on
 
 
 def cpu_s(pid: int | None) -> float:
-    """CPU seconds, user and system, of a process and its living descendants, from the kernel's own clock of each.
-
-    To the nanosecond, where the counts of /proc (and psutil) step by 10 ms.
-    """
+    """CPU seconds, user and system, of a process and its living descendants."""
     if pid is None:
         return 0.0
     family = (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
-    return sum(time.clock_gettime(~member << 3 | _WHOLE_PROCESS) for member in family)
+    return sum(map(process_cpu_s, family))
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds, user and system, of one process by the kernel's own clock of it: to the nanosecond, where the counts
+    of /proc (and psutil) step by 10 ms."""
+    return time.clock_gettime(~pid << 3 | _WHOLE_PROCESS)
 
 
 async def _messages(target: Target) -> int:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.load import Target, until_serving
+from bench.load import Target, process_cpu_s, until_serving
 from bench.prompts import chat_requests
 from bench.service_time import words
 from picker.server.processes import Children
@@ -39,8 +39,6 @@ BYTES = 2048
 STREAMS = 16
 WARM_ROUNDS = 2
 _CALL = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
-_WHOLE_PROCESS = 2
-"""Low bits of a Linux CPU clock id: scheduler time of all threads. The high bits are the complement of the pid."""
 
 
 class LoadError(Exception):
@@ -110,10 +108,10 @@ async def one_round(pickers: Sequence[Picker], body: Path, requests: int) -> Rou
     """So many requests to each worker of all these, at once. Raises LoadError."""
     workers = [pid for picker in pickers for pid in picker.workers]
     processes = workers + [pid for picker in pickers for pid in picker.others]
-    before, start = [_cpu_s(pid) for pid in processes], time.monotonic()
+    before, start = [process_cpu_s(pid) for pid in processes], time.monotonic()
     await asyncio.gather(*(_load(port, body, requests) for picker in pickers for port in picker.ports))
     took = time.monotonic() - start
-    spent = [1e6 * (_cpu_s(pid) - then) for pid, then in zip(processes, before, strict=True)]
+    spent = [1e6 * (process_cpu_s(pid) - then) for pid, then in zip(processes, before, strict=True)]
     made = requests * len(workers)
     return Round(sum(spent[: len(workers)]) / made, sum(spent[len(workers) :]) / made, made / took)
 
@@ -129,10 +127,6 @@ async def _load(port: int, body: Path, requests: int) -> None:
     report = (await process.communicate())[0].decode()
     if not re.search(rf"\b{requests} succeeded, 0 failed", report):
         raise LoadError(report)
-
-
-def _cpu_s(pid: int) -> float:
-    return time.clock_gettime(~pid << 3 | _WHOLE_PROCESS)
 
 
 async def compare(rounds: int, requests: int, transport: str) -> None:
