@@ -5,10 +5,10 @@ import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +103,13 @@ def _policies(_: click.Context, __: click.Parameter, value: str) -> tuple[str, .
 @click.option("--transfers", type=click.IntRange(1, 64), default=3, help="Moves open at one engine.")
 @click.option("--message-ms", type=DELAY, default=2.0, help="Between agents that agree on a move.")
 @click.option("--handover-ms", type=DELAY, default=30.0, help="From that to the request in its next engine.")
-@click.option("--move-ahead", is_flag=True, help="Who moved is admitted before all that wait.")
+@click.option("--move-ahead", "ahead", is_flag=True, help="Who moved is admitted before all that wait.")
 @click.option("--known-steps", is_flag=True, help="Tell policies that plan the engines' step times.")
-@click.option("--slo-ttft-ms", type=DELAY, default=1000.0, help="SLO of the first token, plus")
-@click.option("--slo-ttft-ms-per-1k", type=DELAY, default=62.5, help="so much per 1,000 prompt tokens.")
-@click.option("--slo-tpot-ms", type=DELAY, default=50.0, help="SLO of each further token.")
+@click.option("--slo-ttft-ms", "ttft_ms", type=DELAY, default=1000.0, help="SLO of the first token, plus")
+@click.option(
+    "--slo-ttft-ms-per-1k", "ttft_ms_per_1k", type=DELAY, default=62.5, help="so much per 1,000 prompt tokens."
+)
+@click.option("--slo-tpot-ms", "tpot_ms", type=DELAY, default=50.0, help="SLO of each further token.")
 @click.option("--baseline", help="Compared with; default: the first.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Results.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Report, one HTML file.")
@@ -220,41 +222,21 @@ def _capacity(setting: Setting, folder: Path, console: Console) -> dict[str, flo
 
 
 def _setting(trace: str, pool: str, given: dict[str, Any]) -> Setting:
-    def text(path: Path | None) -> str | None:
-        return None if path is None else path.read_text(encoding="utf-8")
-
+    """From options that are called as the fields are. Raises OSError, ValueError."""
+    files = {name: given.pop(name) for name in ("engine_models", "events")}
     return Setting(
         trace,
         pool,
-        engine_models=text(given["engine_models"]),
-        events=text(given["events"]) or "",
-        alpha=given["alpha"],
-        host_ms=given["host_ms"],
-        limit=given["limit"],
-        skip=given["skip"],
-        turns=given["turns"],
-        share_system=given["share_system"],
-        warm_up=given["warm_up"],
-        signals=Signals(
-            decision_ms=given["decision_ms"],
-            response_ms=given["response_ms"],
-            scrape_s=given["scrape_s"],
-            event_lag_ms=given["event_lag_ms"],
-            detection_ms=given["detection_ms"],
-            matching=given["matching"],
-        ),
-        slo=Slo(given["slo_ttft_ms"], given["slo_ttft_ms_per_1k"], given["slo_tpot_ms"]),
-        regret_stride=given["regret_stride"],
-        migration=Migration(
-            kv=given["kv"],
-            link_gbps=given["link_gbps"],
-            transfers=given["transfers"],
-            message_ms=given["message_ms"],
-            handover_ms=given["handover_ms"],
-            ahead=given["move_ahead"],
-        ),
-        known_steps=given["known_steps"],
+        **{name: file.read_text(encoding="utf-8") for name, file in files.items() if file is not None},
+        **_named(Setting, given),
+        signals=Signals(**_named(Signals, given)),
+        slo=Slo(**_named(Slo, given)),
+        migration=Migration(**_named(Migration, given)),
     )
+
+
+def _named(kind: type[Setting | Signals | Slo | Migration], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: given[field.name] for field in fields(kind) if field.name in given}
 
 
 def _read(path: Path) -> Any:
