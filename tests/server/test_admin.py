@@ -2,11 +2,14 @@
 
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Generic, TypeAlias, TypeVar
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from small_service import ADDRESSES, CHAT, Clock, make_service
@@ -21,13 +24,15 @@ from picker.telemetry.endpoints import EndpointTallies
 from picker.telemetry.metrics import PoolMetrics
 from picker.telemetry.sources import IndexMetrics, SourceMetrics
 
+Client: TypeAlias = "TestClient[web.Request, web.Application]"
+T = TypeVar("T")
 OFFSET_S = 1_700_000_000.0
 
 
-class Counted:
+class Counted(Generic[T]):
     """Whoever scrapes or listens: one good scrape and one batch of events of the first endpoint."""
 
-    def __init__(self, count: object) -> None:
+    def __init__(self, count: T) -> None:
         self.counts = {0: count}
 
 
@@ -46,7 +51,7 @@ def pick(service: Service, request_id: str, outcome: Outcome | None = None) -> i
 
 
 @pytest_asyncio.fixture
-async def admin(service: Service) -> AsyncIterator[TestClient]:
+async def admin(service: Service) -> AsyncIterator[Client]:
     async with TestClient(
         TestServer(admin_app({"chat": Shown(service.router, EndpointTallies())}, OFFSET_S))
     ) as client:
@@ -54,7 +59,7 @@ async def admin(service: Service) -> AsyncIterator[TestClient]:
 
 
 @pytest_asyncio.fixture
-async def metrics(service: Service) -> AsyncIterator[TestClient]:
+async def metrics(service: Service) -> AsyncIterator[Client]:
     router = service.router
     sources = (
         service.metrics,
@@ -66,7 +71,7 @@ async def metrics(service: Service) -> AsyncIterator[TestClient]:
         yield client
 
 
-async def test_the_pool_shows_every_endpoint(service: Service, admin: TestClient) -> None:
+async def test_the_pool_shows_every_endpoint(service: Service, admin: Client) -> None:
     pick(service, "a")
     shown = await (await admin.get("/pool")).json()
     assert shown["policy"] == "multiplicative"
@@ -78,7 +83,7 @@ async def test_the_pool_shows_every_endpoint(service: Service, admin: TestClient
 
 
 async def test_an_endpoint_that_fails_is_seen_on_the_pool_in_the_log_and_in_metrics(
-    service: Service, admin: TestClient, metrics: TestClient
+    service: Service, admin: Client, metrics: Client
 ) -> None:
     pick(service, "a", Outcome(status=503, served=ADDRESSES[1], fault=Fault.UNREACHED))
     pick(service, "b")
@@ -93,7 +98,7 @@ async def test_an_endpoint_that_fails_is_seen_on_the_pool_in_the_log_and_in_metr
     assert found["picker_endpoint_left_out"] == {(address,): address == ADDRESSES[1] for address in ADDRESSES}
 
 
-async def test_decisions_come_newest_first_with_reasons_and_outcome(service: Service, admin: TestClient) -> None:
+async def test_decisions_come_newest_first_with_reasons_and_outcome(service: Service, admin: Client) -> None:
     pick(service, "first", Outcome(status=200, ttft_s=0.25, duration_s=1.0, complete=True))
     pick(service, "second")
     newest, oldest = await (await admin.get("/decisions?count=2")).json()
@@ -106,14 +111,14 @@ async def test_decisions_come_newest_first_with_reasons_and_outcome(service: Ser
     assert newest["at"] == OFFSET_S + service.clock()
 
 
-async def test_what_is_not_finite_is_null(service: Service, admin: TestClient) -> None:
+async def test_what_is_not_finite_is_null(service: Service, admin: Client) -> None:
     pick(service, "a")
     text = await (await admin.get("/decisions")).text()
     (decision,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert decision["endpoints"][0]["age_s"] is None
 
 
-async def test_a_request_id_finds_all_its_picks(service: Service, admin: TestClient) -> None:
+async def test_a_request_id_finds_all_its_picks(service: Service, admin: Client) -> None:
     for name in ("a/b?", "other", "a/b?"):
         pick(service, name)
     found = await (await admin.get("/decisions/a%2Fb%3F")).json()
@@ -121,13 +126,13 @@ async def test_a_request_id_finds_all_its_picks(service: Service, admin: TestCli
     assert found[0]["flight"] > found[1]["flight"]
 
 
-async def test_an_unknown_request_id_is_a_404_that_says_why(admin: TestClient) -> None:
+async def test_an_unknown_request_id_is_a_404_that_says_why(admin: Client) -> None:
     response = await admin.get("/decisions/nobody")
     assert response.status == 404
     assert "nobody" not in (await response.json())["error"]
 
 
-async def test_what_is_learned_is_told_by_policies_that_learn(service: Service, admin: TestClient) -> None:
+async def test_what_is_learned_is_told_by_policies_that_learn(service: Service, admin: Client) -> None:
     silent = await admin.get("/learning")
     assert (silent.status, await silent.json()) == (404, {"error": "policy multiplicative does not learn"})
     learns = admin_app({"chat": Shown(service.router, EndpointTallies(), lambda: {"version": 3})}, OFFSET_S)
@@ -157,13 +162,13 @@ async def test_the_metrics_of_several_pools_are_told_apart_by_name(service: Serv
 
 
 @pytest.mark.parametrize("count", ["-1", "x", "", "1.5", "9999999", "²", "%00"])
-async def test_a_count_that_is_no_number_is_a_400(admin: TestClient, count: str) -> None:
+async def test_a_count_that_is_no_number_is_a_400(admin: Client, count: str) -> None:
     response = await admin.get("/decisions", params={"count": count})
     assert response.status == 400
     assert (await response.json())["error"]
 
 
-async def test_a_large_count_gives_what_there_is(service: Service, admin: TestClient) -> None:
+async def test_a_large_count_gives_what_there_is(service: Service, admin: Client) -> None:
     for i in range(MAX_DECISIONS + 5):
         pick(service, str(i), Outcome())
     assert len(await (await admin.get("/decisions?count=999999")).json()) == MAX_DECISIONS
@@ -196,7 +201,7 @@ NAMES = {
 }
 
 
-async def samples(metrics: TestClient) -> dict[str, dict[tuple[str, ...], float]]:
+async def samples(metrics: Client) -> dict[str, dict[tuple[str, ...], float]]:
     """Values by metric name and label values in the order of the labels' names, read by Prometheus's own parser."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(await (await metrics.get("/metrics")).text()):
@@ -205,7 +210,7 @@ async def samples(metrics: TestClient) -> dict[str, dict[tuple[str, ...], float]
     return found
 
 
-async def test_the_page_has_the_names_that_dashboards_ask_for(service: Service, metrics: TestClient) -> None:
+async def test_the_page_has_the_names_that_dashboards_ask_for(service: Service, metrics: Client) -> None:
     whole = Outcome(200, None, True, 0.25, 1.25, 120, 64, 5, True)
     pick(service, "a", whole)
     service.metrics.refused("m", 400)
@@ -218,12 +223,12 @@ async def test_the_page_has_the_names_that_dashboards_ask_for(service: Service, 
     assert found["picker_kv_gaps_total"] == {(ADDRESSES[0],): 2}
 
 
-async def test_the_page_of_an_idle_picker_can_be_read(metrics: TestClient) -> None:
+async def test_the_page_of_an_idle_picker_can_be_read(metrics: Client) -> None:
     found = await samples(metrics)
     assert not any(math.isnan(value) for family in found.values() for value in family.values())
 
 
-async def test_a_hostile_model_name_leaves_the_page_readable(service: Service, metrics: TestClient) -> None:
+async def test_a_hostile_model_name_leaves_the_page_readable(service: Service, metrics: Client) -> None:
     name = 'a"b\\c\nd{}=\u2028\x00é'
     body = json.dumps({**json.loads(CHAT), "model": name}).encode()
     request = service.reader.finish(service.reader.parse("/v1/chat/completions", {}, body))
@@ -233,9 +238,10 @@ async def test_a_hostile_model_name_leaves_the_page_readable(service: Service, m
     assert (name, name) in (await samples(metrics))["llm_d_epp_request_total"]
 
 
-async def test_prometheus_gets_the_format_that_it_accepts(service: Service, metrics: TestClient) -> None:
+async def test_prometheus_gets_the_format_that_it_accepts(service: Service, metrics: Client) -> None:
     pick(service, "a", Outcome(200, None, True, 0.25, 1.25, 120, 64, 5, True))
     response = await metrics.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["Content-Type"].startswith("application/openmetrics-text")
-    names = [family.name for family in read_openmetrics(await response.text())]
+    read: Callable[[str], Iterable[Metric]] = read_openmetrics
+    names = [family.name for family in read(await response.text())]
     assert len(names) == len(set(names)) > 30

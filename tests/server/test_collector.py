@@ -156,6 +156,9 @@ async def test_what_one_worker_placed_the_other_knows_also_after_the_collector_h
     def known(pool: ServedPool, request: Request) -> float:
         return float(pool.router.hits.tokens(request, pool.router.pool.view.slots, pool.service.clock())[0])
 
+    async def heard(pool: ServedPool, request: Request) -> None:
+        await until(lambda: known(pool, request) == 128)
+
     with contextlib.closing(KeptRows(options.run_dir, 2, 1)):
         async with working(options, 0) as (one, _), working(options, 1) as (two, _):
             for request in prompts:
@@ -164,7 +167,7 @@ async def test_what_one_worker_placed_the_other_knows_also_after_the_collector_h
                     await until(lambda: len(one.router.pool.view.endpoints) == len(two.router.pool.view.endpoints) == 1)
                     one.router.pick(request, None, one.service.clock())
                     one.router.settle()
-                    await until(lambda request=request: known(two, request) == 128)
+                    await heard(two, request)
             assert [known(two, request) for request in prompts] == [128, 128]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -76,7 +77,8 @@ schedulingProfiles:
 
 
 def steps(config: PickerConfig, part: str) -> list[tuple[object, ...]]:
-    return [tuple(step[key] for key in ("type", "weight", "parameters") if key in step) for step in config.params[part]]
+    found: Any = config.params[part]
+    return [tuple(step[key] for key in ("type", "weight", "parameters") if key in step) for step in found]
 
 
 def test_llmd_scorers_become_the_composed_policy() -> None:

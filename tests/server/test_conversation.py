@@ -1,6 +1,7 @@
 """One ext_proc stream: what Envoy says becomes a pick, and what becomes of the answer ends it."""
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from ext_proc_messages import (
@@ -10,7 +11,6 @@ from ext_proc_messages import (
     OK,
     SSE,
     STREAMED,
-    Reply,
     request_body,
     request_headers,
     response_body,
@@ -18,12 +18,15 @@ from ext_proc_messages import (
     set_headers,
     streamed_body,
 )
+from google.protobuf.struct_pb2 import Struct
 from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service, queued
 
 from picker.engines.metrics import EngineSample
+from picker.exchange.decode import BodyMode
 from picker.exchange.machine import ExchangeSettings
+from picker.proto.ext_proc_pb2 import ProcessingResponse as Reply
 from picker.requests.request import BadRequest
-from picker.routing.outcome import Fault
+from picker.routing.outcome import Fault, Outcome
 from picker.server.config import PickerConfig
 from picker.server.conversation import Conversation
 from picker.server.service import Service
@@ -45,9 +48,15 @@ def read(replies: list[bytes]) -> list[Reply]:
     return [Reply.FromString(reply) for reply in replies]
 
 
-def ask(conversation: Conversation, body: bytes = CHAT, response=NONE, request=FDS, **headers: str) -> list[Reply]:
+def ask(
+    conversation: Conversation,
+    body: bytes = CHAT,
+    response: BodyMode = NONE,
+    request: BodyMode = FDS,
+    headers: Mapping[str, str] | None = None,
+) -> list[Reply]:
     """Headers and body of a request, as Envoy would send them."""
-    said = conversation.receive(request_headers({**POST, **headers}, request=request, response=response))
+    said = conversation.receive(request_headers({**POST, **(headers or {})}, request=request, response=response))
     return read(said + conversation.receive(request_body(body, end=True)))
 
 
@@ -57,7 +66,14 @@ def destinations(replies: list[Reply]) -> list[str]:
     return set_headers(part.response.header_mutation)["x-gateway-destination-endpoint"].split(",")
 
 
-def outcome(service: Service):
+def beside(replies: list[Reply]) -> Struct:
+    """What the pick's metadata say."""
+    found = next(reply for reply in replies if reply.HasField("dynamic_metadata")).dynamic_metadata["envoy.lb"]
+    assert isinstance(found, Struct)
+    return found
+
+
+def outcome(service: Service) -> Outcome:
     (decision,) = service.router.log.last(1)
     return decision.outcome
 
@@ -73,7 +89,7 @@ def test_a_whole_request_is_picked_for_and_counted(service: Service) -> None:
 def test_the_flight_travels_in_metadata_that_no_client_can_write(service: Service) -> None:
     replies = ask(Conversation(service))
     (decision,) = service.router.log.last(1)
-    assert replies[0].dynamic_metadata["envoy.lb"]["picker-flight"] == str(decision.flight)
+    assert beside(replies[:1])["picker-flight"] == str(decision.flight)
 
 
 def test_a_body_that_had_to_change_goes_out_changed(service: Service) -> None:
@@ -115,7 +131,7 @@ def test_a_full_pool_turns_away_sheddable_objectives_alone(clock: Clock) -> None
         service.router.table.observe(slot, EngineSample(running=9, waiting=9), clock(), 0.0)
 
     answers = [
-        ask(Conversation(service), **{"x-llm-d-inference-objective": name})[0] for name in ("batch", "chat", "?")
+        ask(Conversation(service), headers={"x-llm-d-inference-objective": name})[0] for name in ("batch", "chat", "?")
     ]
 
     assert [answer.HasField("immediate_response") for answer in answers] == [True, False, False]
@@ -141,16 +157,16 @@ def test_a_subset_is_passed_over_where_the_operator_says_so(service: Service) ->
 def test_scores_travel_beside_the_pick_where_they_are_wanted_and_the_best_is_the_pick(service: Service) -> None:
     service.emit_scores = True
     found = ask(Conversation(service))
-    metadata = next(reply for reply in found if reply.HasField("dynamic_metadata")).dynamic_metadata["envoy.lb"]
-    scores = dict(metadata["x-gateway-destination-endpoint-scores"].items())
+    told = beside(found)["x-gateway-destination-endpoint-scores"]
+    assert isinstance(told, Struct)
+    scores = {address: score.number_value for address, score in told.fields.items()}
     assert scores.keys() == set(ADDRESSES)
     assert scores[destinations(found)[0]] == max(scores.values())
 
 
 def test_nobody_is_told_scores_unasked(service: Service) -> None:
     found = ask(Conversation(service))
-    metadata = next(reply for reply in found if reply.HasField("dynamic_metadata")).dynamic_metadata["envoy.lb"]
-    assert "x-gateway-destination-endpoint-scores" not in metadata
+    assert "x-gateway-destination-endpoint-scores" not in beside(found)
 
 
 def test_what_breaks_inside_is_a_500_of_this_request_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +319,7 @@ def test_a_fallback_moves_the_reservation_to_who_serves(service: Service) -> Non
 
 
 @pytest.mark.parametrize("request_mode", [FDS, BUFFERED])
-def test_a_get_is_picked_for_at_its_headers(service: Service, request_mode) -> None:
+def test_a_get_is_picked_for_at_its_headers(service: Service, request_mode: BodyMode) -> None:
     conversation = Conversation(service)
     get = {":method": "GET", ":path": "/v1/models"}
     replies = read(conversation.receive(request_headers(get, end=True, request=request_mode)))

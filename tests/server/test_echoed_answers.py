@@ -2,13 +2,12 @@
 
 import itertools
 import json
+from dataclasses import dataclass
 
 import pytest
 from ext_proc_messages import (
     FDS,
     SSE,
-    Reply,
-    Said,
     add_metadata,
     request_body,
     request_headers,
@@ -20,14 +19,16 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from small_service import CHAT, POST, Clock, make_service
 from test_lean import Socket
-from wire_peer import REQUEST, Kind, data, grpc, request, window_update
+from wire_peer import REQUEST, data, grpc, request, window_update
 from wire_peer import settings as announced
 
 from picker.exchange.relay import relayed
 from picker.proto.ext_proc_pb2 import HttpBody
+from picker.proto.ext_proc_pb2 import ProcessingRequest as Said
+from picker.proto.ext_proc_pb2 import ProcessingResponse as Reply
 from picker.routing.outcome import Outcome
 from picker.server.health import Health
-from picker.server.lean import Call, Line, Shell
+from picker.server.lean import Answer, Call, Line, Shell
 from picker.server.lean_calls import ECHOED, PROCESS, answers
 from picker.server.pools import Pools
 from picker.server.streams import AccessLogs, Streams
@@ -35,13 +36,31 @@ from picker.server.transport import Ears
 from picker.wire.connection import Connection
 from picker.wire.echo import Echo
 from picker.wire.events import MessageReceived
-from picker.wire.frames import ACK, PREFACE, frame
+from picker.wire.frames import ACK, PREFACE, Kind, frame
 from picker.wire.limits import WireLimits
 
 ECHO = Echo(ECHOED)
 USAGE = b'{"prompt_tokens": 120, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 64}}'
 GREETING = PREFACE + announced((4, 10**6)) + frame(Kind.SETTINGS, ACK, 0) + window_update(0, 10**6)
 ASKED = tuple((name, PROCESS if name == ":path" else value) for name, value in REQUEST)
+
+
+@dataclass
+class Counted:
+    """A call of a picker that counts what it hears."""
+
+    picker: "Picker"
+    call: Call
+
+    def message(self, data: bytes) -> None:
+        self.picker.heard += 1
+        self.call.message(data)
+
+    def half_closed(self) -> None:
+        self.call.half_closed()
+
+    def close(self, code: str) -> None:
+        self.call.close(code)
 
 
 class Picker:
@@ -53,24 +72,16 @@ class Picker:
         self.echo, self.heard = echo, 0
         self.service = make_service(Clock())
         pools = Pools({"": self.service})
-        self._answer = answers(Health(), Ears(Streams(pools), AccessLogs(pools), ""))
+        self._found = answers(Health(), Ears(Streams(pools), AccessLogs(pools), ""))
+        self.answer: Answer = self._answer
         self.shell, self.socket = Shell(self), Socket()
         self.shell.connection_made(self.socket)
         self.say(GREETING)
 
-    def answer(self, line: Line, path: str, metadata: object) -> Call | None:
-        call = self._answer(line, path, [])
+    def _answer(self, line: Line, path: str, metadata: object) -> Call:
+        call = self._found(line, path, [])
         assert call is not None
-        hear = call.message
-
-        class Counted:
-            half_closed, close = call.half_closed, call.close
-
-            def message(_, data: bytes) -> None:
-                self.heard += 1
-                hear(data)
-
-        return Counted()
+        return Counted(self, call)
 
     def came(self, shell: Shell) -> None: ...
     def went(self, shell: Shell) -> None: ...
@@ -165,7 +176,7 @@ def test_the_connection_answers_what_is_relayed_and_says_the_same(
     message = bytearray(Said(response_body=HttpBody(body=b"c" * size)).SerializeToString() + behind)
     if damage is not None:
         message[place : place + 1] = bytes([damage])
-    assume(len(grpc(message)) <= 16_384)
+    assume(len(grpc(bytes(message))) <= 16_384)
     connection = Connection(WireLimits(), 0.0, ECHO)
     connection.receive(GREETING + request(1), 0.0)
     connection.send_message(1, b"first")

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from handoff_pool import ASKED, CHAT, CONTEXT, PROMPT, TEXT, TOKEN, Pool, model_engine, pool
+from handoff_pool import ASKED, CHAT, CONTEXT, PROMPT, TEXT, TOKEN, Pool, pool
+from model_engine import decode, steps
 from yarl import URL
 
-from picker.server.handoff_calls import TOKEN_HEADER
+from picker.server.handoff_token import TOKEN_HEADER
 
 # -- as if it were not there ------------------------------------------------------------------------------------------
 
@@ -101,9 +102,9 @@ async def test_an_answer_in_one_piece_outlives_its_engine() -> None:
     async with pool() as there:
         there.engines["a"].dies_after = 6
         status, body = await there.post(CHAT, ASKED)
-    tokens = [token for token, *_ in model_engine.steps(PROMPT, ASKED)]
+    tokens = [token for token, *_ in steps(PROMPT, ASKED)]
     assert status == 200
-    assert json.loads(body)["choices"][0]["message"]["content"] == model_engine.decode(tokens)
+    assert json.loads(body)["choices"][0]["message"]["content"] == decode(tokens)
 
 
 @pytest.mark.parametrize("body", [ASKED, ASKED | {"n": 2}, ASKED | {"stream": True}])
@@ -215,11 +216,15 @@ async def test_kv_is_pulled_from_hosts_of_the_pool_only() -> None:
 
 
 async def test_a_membership_is_put_by_who_knows_the_token() -> None:
+    async def put(there: Pool, members: object) -> int:
+        url, headers = there.url() + "/handoff/members", {TOKEN_HEADER: TOKEN}
+        async with there.session.put(url, headers=headers, json=members) as response:
+            return response.status
+
+    urls = ("file:///etc", "http://a@b/")
+    wrong: list[object] = [*({"engines": {"c": url}} for url in urls), {"unknown": 1}, []]
     async with pool() as there:
-        put = {"url": there.url() + "/handoff/members", "headers": {TOKEN_HEADER: TOKEN}}
-        async with there.session.put(**put, json={"engines": {"c": "http://10.0.0.9:8000/"}}) as response:
-            assert response.status == 204
+        assert await put(there, {"engines": {"c": "http://10.0.0.9:8000/"}}) == 204
         assert there.proxies["a"].members.peers("a") == ["c"]
-        for wrong in ({"engines": {"c": "file:///etc"}}, {"engines": {"c": "http://a@b/"}}, {"unknown": 1}, []):
-            async with there.session.put(**put, json=wrong) as response:
-                assert response.status == 400
+        for members in wrong:
+            assert await put(there, members) == 400

@@ -1,6 +1,7 @@
 """The watch of a pool: what it says reaches the pool, and no fault of it ends anything."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from picker.server.in_cluster import InCluster
 
 TWO = Directory((Endpoint("10.0.0.1:8000"), Endpoint("10.0.0.2:8000")))
 GONE = Directory(pool_exists=False)
+CLUSTER: Any = object()
+"""Passed on to the source, which asks nothing of it here."""
 
 
 class Pool:
@@ -23,6 +26,9 @@ class Pool:
 
     def __init__(self) -> None:
         self.followed: list[Directory] = []
+
+    def serve_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        raise AssertionError("a watch tells of directories")
 
     def follow(self, directory: Directory) -> None:
         self.followed.append(directory)
@@ -55,7 +61,7 @@ async def watched(monkeypatch: pytest.MonkeyPatch, *lives: Directory | Exception
     monkeypatch.setattr(in_cluster, "KubernetesSource", sources(*lives))
     monkeypatch.setattr(in_cluster, "AGAIN_S", 0.0)
     pool = Pool()
-    watch = InCluster(pool, KubeScope("models", pool="chat"), object())
+    watch = InCluster(pool, KubeScope("models", pool="chat"), CLUSTER)
     task = asyncio.create_task(watch.watch())
     async with asyncio.timeout(10):
         while len(pool.followed) < sum(isinstance(life, Directory) for life in lives):

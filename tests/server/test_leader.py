@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def lease(server: FakeApiServer) -> dict[str, Any]:
+def lease(server: FakeApiServer) -> Mapping[str, Any]:
     resource = server.cluster.resource("coordination.k8s.io", "v1", "leases")
     return server.cluster.get(resource, ("models", LEASE))
 

@@ -2,27 +2,29 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
-from wire_peer import REQUEST, Frame, Kind, data, request, settings, window_update
+from wire_peer import REQUEST, Frame, data, request, settings, window_update
 
-from picker.server.lean import CROWDED, Call, Line, Shell
-from picker.wire.frames import ACK, HEAD, PREFACE, frame
+from picker.server.lean import CROWDED, Answer, Call, Line, Shell
+from picker.wire import echo as wire
+from picker.wire.frames import ACK, HEAD, PREFACE, Kind, frame
 from picker.wire.limits import WireLimits
 
 LIMITS = WireLimits()
 PIECE = b"x" * 16_000
 
 
-class Socket:
+class Socket(asyncio.Transport):
     """An asyncio transport that keeps what is written."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.reading, self.closed, self.aborted = True, False, False
 
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -76,13 +78,15 @@ class Broken(Echo):
 
 
 class House:
-    def __init__(self, made: Callable[[Line], Call] = Echo, limits: WireLimits = LIMITS) -> None:
-        self.limits, self.longest, self.echo = limits, 20_000, None
-        self.calls: list[Call] = []
+    def __init__(self, made: Callable[[Line], Echo] = Echo, limits: WireLimits = LIMITS) -> None:
+        self.limits, self.longest = limits, 20_000
+        self.echo: wire.Echo | None = None
+        self.answer: Answer = self._answer
+        self.calls: list[Echo] = []
         self.connections = 0
         self._made = made
 
-    def answer(self, line: Line, path: str, metadata: object) -> Call | None:
+    def _answer(self, line: Line, path: str, metadata: object) -> Call | None:
         if not path.startswith("/test."):
             return None
         self.calls.append(self._made(line))
@@ -124,7 +128,7 @@ async def test_a_call_that_fails_ends_with_internal_and_no_other_does() -> None:
 
 
 async def test_a_call_that_cannot_even_begin_ends_alone() -> None:
-    def never(line: Line) -> Call:
+    def never(line: Line) -> Echo:
         raise ZeroDivisionError
 
     _, socket = connected(House(never), request(1))
@@ -237,7 +241,7 @@ async def test_what_a_call_says_later_is_written_in_the_next_turn() -> None:
     _, socket = connected(house, request(1), request(3))
     socket.writes.clear()
     for call in house.calls:
-        call.line.later(lambda line=call.line: line.send([b"later"]))
+        call.line.later(partial(call.line.send, [b"later"]))
     assert socket.writes == []
     await asyncio.sleep(0)
     assert len(socket.writes) == 1

@@ -58,7 +58,7 @@ def make(manner: str = "well", learner: Learner | None = None) -> tuple[Learning
 
 
 @contextlib.asynccontextmanager
-async def running(loop: LearningLoop[np.ndarray]) -> AsyncIterator[None]:
+async def running(loop: LearningLoop[Any]) -> AsyncIterator[None]:
     task = asyncio.create_task(loop.run())
     try:
         yield

@@ -1,6 +1,7 @@
 """When a picker says that it is ready."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_a_known_pool_and_nothing_against_it_is_ready() -> None:
         (Watch(silent_s=61), {"most_silence_s": 60}, "silent"),
     ],
 )
-def test_each_lack_is_named(pool: Watch, state: dict[str, object], why: str) -> None:
+def test_each_lack_is_named(pool: Watch, state: dict[str, Any], why: str) -> None:
     assert why in missing(pool, **state)
 
 

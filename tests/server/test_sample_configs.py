@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,12 +55,12 @@ class Pool:
         sample = EngineSample(running=running, waiting=waiting, kv_usage=kv, lora=lora)
         self.router.table.observe(int(self.router.pool.view.slots[i]), sample, 0.0, 0.0)
 
-    def decide(self, seed: int = 0, model: str = "m", only: int | None = None, **hints: object) -> Decision:
+    def decide(self, seed: int = 0, model: str = "m", only: int | None = None, **hints: Any) -> Decision:
         chain = np.random.default_rng(seed).integers(1, 2**63, 30, dtype=np.uint64)
         request = Request(model=model, prompt_tokens=1920, chain=chain, block_tokens=64.0, hints=Hints(**hints))
         return self.router.pick(request, None if only is None else [ADDRESSES[only]], now=0.0)
 
-    def pick(self, seed: int = 0, **more: object) -> int:
+    def pick(self, seed: int = 0, **more: Any) -> int:
         """Which engine gets a request, 0 to 2; it ends at once."""
         decision = self.decide(seed, **more)
         self.router.ended(decision.flight, Outcome(status=200))

@@ -1,5 +1,7 @@
 """What the access log owes a service, and what happens when it does not pay."""
 
+from typing import Any
+
 import pytest
 from ext_proc_messages import NONE, SSE, request_body, request_headers, response_headers
 from small_service import ADDRESSES, CHAT, POST, Clock, Peers, in_flight, make_service, queued
@@ -32,7 +34,7 @@ def unseen(service: Service, *, answering: bool = True) -> Decision:
     return service.router.log.last(1)[0]
 
 
-def record(flight: int | None, *, ended: bool = True, **facts: object) -> AccessRecord:
+def record(flight: int | None, *, ended: bool = True, **facts: Any) -> AccessRecord:
     return AccessRecord(flight, ended, 200, **facts)
 
 

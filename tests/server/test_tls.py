@@ -39,7 +39,8 @@ async def shown(port: int) -> int:
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Transport:
-    return request.param
+    chosen: Transport = request.param
+    return chosen
 
 
 async def serving(transport: Transport, folder: Path | None, *, reload: bool = False) -> Server:

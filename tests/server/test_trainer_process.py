@@ -17,7 +17,7 @@ def turns(*told: Arrays) -> list[Arrays]:
     asked = io.BytesIO(b"".join(framed(pack(message)) for message in told))
     take_turns(asked, answered, begin, encode, clock=lambda: 5.0)
     answered.seek(0)
-    answers = []
+    answers: list[Arrays] = []
     while (message := read_frame(answered)) is not None:
         answers.append(unpack(message))
     return answers

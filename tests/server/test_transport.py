@@ -6,15 +6,20 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
 import pytest_asyncio
-from ext_proc_messages import FDS, NONE, SSE, Reply, request_body, request_headers, response_body, response_headers
+from ext_proc_messages import FDS, NONE, SSE, request_body, request_headers, response_body, response_headers
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from small_service import ADDRESSES, CHAT, POST, Clock, in_flight, make_service
 
+from picker.exchange.decode import BodyMode
 from picker.proto.access_log_pb2 import StreamAccessLogsMessage
+from picker.proto.ext_proc_pb2 import ProcessingResponse as Reply
+from picker.requests.reader import Draft
+from picker.requests.request import Request
 from picker.server.conversation import Conversation
 from picker.server.health import READY_NAMES, Health
 from picker.server.pools import Pools
@@ -22,6 +27,8 @@ from picker.server.service import Service
 from picker.server.streams import ACCESS_LOG, EXT_PROC, AccessLogs, Streams
 from picker.server.transport import TRANSPORTS, Door, Ears, Limits, Server, Transport, open_server
 
+Process: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+Log: TypeAlias = "grpc.aio.StreamUnaryCall[bytes, bytes]"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 EOF = grpc.aio.EOF
 ANY_PORT, LIMITS = Door("127.0.0.1", 0), Limits()
@@ -38,28 +45,40 @@ class Served:
     server: Server
     channel: grpc.aio.Channel
 
-    def process(self) -> grpc.aio.StreamStreamCall:
+    def process(self, **more: Any) -> Process:
         """A new ext_proc stream."""
-        return self.channel.stream_stream(f"/{EXT_PROC}/Process")()
+        return process(self.channel, **more)
 
-    async def ask(self, response=NONE, **more: object) -> grpc.aio.StreamStreamCall:
+    async def ask(self, response: BodyMode = NONE) -> Process:
         """A stream whose request was picked for; its replies are read."""
         call = self.process()
         await call.write(request_headers(POST, response=response))
         await call.write(request_body(CHAT, end=True))
-        assert Reply.FromString(await read(call)).HasField("request_headers")
-        assert Reply.FromString(await read(call)).HasField("request_body")
+        assert Reply.FromString(await heard(call)).HasField("request_headers")
+        assert Reply.FromString(await heard(call)).HasField("request_body")
         return call
 
-    def log(self) -> grpc.aio.StreamUnaryCall:
-        return self.channel.stream_unary(f"/{ACCESS_LOG}/StreamAccessLogs")()
+    def log(self) -> Log:
+        call: Log = self.channel.stream_unary(f"/{ACCESS_LOG}/StreamAccessLogs")()
+        return call
 
 
-async def read(call) -> object:
+def process(channel: grpc.aio.Channel, **more: Any) -> Process:
+    call: Process = channel.stream_stream(f"/{EXT_PROC}/Process")(**more)
+    return call
+
+
+async def read(call: Process) -> object:
     return await asyncio.wait_for(call.read(), 10)
 
 
-async def code(call) -> grpc.StatusCode:
+async def heard(call: Process) -> bytes:
+    message = await read(call)
+    assert isinstance(message, bytes)
+    return message
+
+
+async def code(call: grpc.aio.Call) -> grpc.StatusCode:
     return await asyncio.wait_for(call.code(), 10)
 
 
@@ -69,7 +88,8 @@ async def empty(served: Served) -> None:
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Transport:
-    return request.param
+    chosen: Transport = request.param
+    return chosen
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +116,7 @@ async def served(transport: Transport) -> AsyncIterator[Served]:
 async def test_a_stream_is_answered_and_ends_with_ok_when_envoy_closes_it(served: Served) -> None:
     call = await served.ask()
     await call.write(response_headers(SSE))
-    assert Reply.FromString(await read(call)).HasField("response_headers")
+    assert Reply.FromString(await heard(call)).HasField("response_headers")
     await call.done_writing()
     assert await read(call) is EOF
     assert await code(call) is grpc.StatusCode.OK
@@ -106,7 +126,7 @@ async def test_a_refusal_ends_the_stream_with_ok(served: Served) -> None:
     call = served.process()
     await call.write(request_headers(POST))
     await call.write(request_body(b"{", end=True))
-    assert Reply.FromString(await read(call)).immediate_response.status.code == 400
+    assert Reply.FromString(await heard(call)).immediate_response.status.code == 400
     assert await read(call) is EOF
     assert await code(call) is grpc.StatusCode.OK
 
@@ -120,10 +140,10 @@ async def test_a_stream_that_is_cancelled_releases_its_flight(served: Served) ->
 
 
 async def test_a_long_prompt_is_read_beside_the_loop(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = []
+    threads: list[str] = []
     finish = served.service.reader.finish
 
-    def elsewhere(draft):
+    def elsewhere(draft: Draft) -> Request:
         import threading
 
         threads.append(threading.current_thread().name)
@@ -136,7 +156,7 @@ async def test_a_long_prompt_is_read_beside_the_loop(served: Served, monkeypatch
 
 
 async def test_a_reading_beside_the_loop_that_fails_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_):
+    def broken(_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(served.service.reader, "is_slow", lambda _: True)
@@ -144,7 +164,7 @@ async def test_a_reading_beside_the_loop_that_fails_is_refused(served: Served, m
     call = served.process()
     await call.write(request_headers(POST))
     await call.write(request_body(CHAT, end=True))
-    assert Reply.FromString(await read(call)).immediate_response.status.code == 500
+    assert Reply.FromString(await heard(call)).immediate_response.status.code == 500
 
 
 async def test_what_arrives_while_a_prompt_is_read_is_heard_after_it(
@@ -159,7 +179,7 @@ async def test_what_arrives_while_a_prompt_is_read_is_heard_after_it(
     await call.write(response_headers(SSE))
     await call.done_writing()
     go_on.set()
-    replies = [Reply.FromString(await read(call)).WhichOneof("response") for _ in range(3)]
+    replies = [Reply.FromString(await heard(call)).WhichOneof("response") for _ in range(3)]
     assert replies == ["request_headers", "request_body", "response_headers"]
     assert await code(call) is grpc.StatusCode.OK
 
@@ -169,7 +189,7 @@ async def test_a_stream_that_goes_away_while_its_prompt_is_read_is_not_picked_fo
 ) -> None:
     begun, go_on, finish = threading.Event(), threading.Event(), served.service.reader.finish
 
-    def slowly(draft):
+    def slowly(draft: Draft) -> Request:
         begun.set()
         go_on.wait(10)
         return finish(draft)
@@ -195,13 +215,13 @@ async def test_a_stream_that_fails_ends_alone_and_is_counted(served: Served, mon
         await call.write(request_headers(POST))
         assert await code(call) in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
     await other.write(response_headers(SSE))
-    assert Reply.FromString(await read(other)).HasField("response_headers")
+    assert Reply.FromString(await heard(other)).HasField("response_headers")
     (family,) = served.service.metrics.streams.collect()
     assert [sample.labels for sample in family.samples] == [{"code": "INTERNAL"}]
 
 
 async def test_a_stream_whose_time_is_up_releases_its_flight(served: Served) -> None:
-    call = served.channel.stream_stream(f"/{EXT_PROC}/Process")(timeout=0.5)
+    call = served.process(timeout=0.5)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         await call.write(request_headers(POST, response=FDS))
         await call.write(request_body(CHAT, end=True))
@@ -224,7 +244,7 @@ async def test_a_server_that_stops_lets_what_runs_come_to_its_end_and_then_takes
     await running.write(response_headers(SSE))
     await read(running)
     await running.write(response_body(b"last", end=True))
-    assert b"last" in await read(running)
+    assert b"last" in await heard(running)
     assert await code(running) is grpc.StatusCode.OK
     await asyncio.wait_for(stopping, 10)
     with pytest.raises(OSError, match=r"."):
@@ -246,7 +266,7 @@ async def test_streams_whose_answers_do_not_pass_are_handed_back_with_ok(served:
     await echoed.write(response_headers(SSE))
     await read(echoed)
     await echoed.write(response_body(b"last", end=True))
-    assert b"last" in await read(echoed)
+    assert b"last" in await heard(echoed)
     await empty(served)
     assert await code(echoed) is grpc.StatusCode.OK
 
@@ -258,8 +278,8 @@ async def test_a_request_that_is_still_being_read_at_a_hand_back_is_picked_for_f
         await asyncio.sleep(0)
     assert served.streams.hand_back() == 1
     await call.write(request_body(CHAT, end=True))
-    assert Reply.FromString(await read(call)).HasField("request_headers")
-    assert Reply.FromString(await read(call)).HasField("request_body")
+    assert Reply.FromString(await heard(call)).HasField("request_headers")
+    assert Reply.FromString(await heard(call)).HasField("request_body")
     assert await read(call) is EOF
     assert await code(call) is grpc.StatusCode.OK
 
@@ -291,7 +311,7 @@ async def test_health_follows_readiness_under_every_name_but_liveness(served: Se
     stub = health_pb2_grpc.HealthStub(served.channel)
 
     async def status(name: str) -> int:
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+        return int((await stub.Check(health_pb2.HealthCheckRequest(service=name))).status)
 
     assert [await status(name) for name in ("liveness", *READY_NAMES)] == [SERVING] * 5
     served.health.ready(False)
@@ -301,10 +321,14 @@ async def test_health_follows_readiness_under_every_name_but_liveness(served: Se
 
 async def test_a_watched_name_is_told_at_once_and_at_every_change(served: Served) -> None:
     call = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest(service="readiness"))
-    assert (await read(call)).status == SERVING
+
+    async def told() -> object:
+        return (await asyncio.wait_for(call.read(), 10)).status
+
+    assert await told() == SERVING
     served.health.ready(True)
     served.health.ready(False)
-    assert (await read(call)).status == NOT_SERVING
+    assert await told() == NOT_SERVING
     served.health.close()
     assert await read(call) is EOF
     assert await code(call) is grpc.StatusCode.OK
@@ -315,7 +339,7 @@ async def health_of(transport: Transport, health: Health, name: str) -> int:
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        status = (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+        status = int((await stub.Check(health_pb2.HealthCheckRequest(service=name))).status)
     await server.stop(0)
     return status
 
@@ -340,7 +364,7 @@ async def test_the_port_of_health_alone_serves_nothing_else(transport: Transport
     server = await open_server(transport, ANY_PORT, Health())
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call = channel.stream_stream(f"/{EXT_PROC}/Process")()
+        call = process(channel)
         assert await code(call) is grpc.StatusCode.UNIMPLEMENTED
     await server.stop(0)
 
@@ -358,9 +382,9 @@ async def test_the_port_of_a_pool_serves_that_pool(transport: Transport) -> None
 
 
 async def test_a_stream_that_names_no_pool_of_ours_is_refused_and_ends_with_ok(served: Served) -> None:
-    call = served.channel.stream_stream(f"/{EXT_PROC}/Process")(metadata=[("x-picker-pool", "elsewhere")])
+    call = served.process(metadata=[("x-picker-pool", "elsewhere")])
     await call.write(request_headers(POST))
-    assert Reply.FromString(await read(call)).immediate_response.status.code == 404
+    assert Reply.FromString(await heard(call)).immediate_response.status.code == 404
     assert await read(call) is EOF
     assert await code(call) is grpc.StatusCode.OK
     await empty(served)

@@ -9,7 +9,7 @@ from picker.server.up import view
 from picker.server.up.handoff import Beside, HandedOff, Tally
 from picker.server.up.view import handoff_table, progress, screen
 
-ENGINE = {
+ENGINE: dict[str, Any] = {
     "address": "127.0.0.1:1",
     "hardware": "l40s/llama-3-8b tp1",
     "running": 2.0,

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import json
 import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,15 +15,18 @@ from kubernetes.aio.config import incluster_config
 from watched_pool import pod, until
 
 from picker.pool.kube.access import PODS
-from picker.pool.kube.objects import read_pod
-from picker.pool.kube.reflector import Reflector
+from picker.pool.kube.objects import Pod, read_pod
+from picker.pool.kube.reflector import Change, Reflector
 from picker.server.kubernetes import mirror as mirrors
 from picker.server.kubernetes.cluster import Cluster
 from picker.server.kubernetes.mirror import Mirror
 from picker.server.tls import self_signed
 
+Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""What to answer to one call."""
 
-def versioned(found, version):
+
+def versioned(found: dict[str, Any], version: int) -> dict[str, Any]:
     return found | {"metadata": found["metadata"] | {"resourceVersion": str(version), "uid": found["metadata"]["name"]}}
 
 
@@ -35,11 +41,12 @@ EVENTS = [
 class Scripted:
     """Serves LISTED and EVENTS, after it played the scripts: what to answer to the first lists and watches."""
 
-    def __init__(self, lists=(), watches=()):
+    def __init__(self, lists: Iterable[Script] = (), watches: Iterable[Script] = ()) -> None:
         self.lists, self.watches = list(lists), list(watches)
-        self.headers, self.asked = {}, []
+        self.headers: dict[str, str] = {}
+        self.asked: list[str] = []
 
-    async def __call__(self, request):
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
         self.headers = dict(request.headers)
         watch = request.query.get("watch") == "true"
         version = request.query.get("resourceVersion", "")
@@ -54,7 +61,7 @@ class Scripted:
         return response
 
 
-async def stream(request, *chunks):
+async def stream(request: web.Request, *chunks: bytes) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
     for chunk in chunks:
@@ -62,40 +69,45 @@ async def stream(request, *chunks):
     return response
 
 
-def answer(body=b"", status=200, **headers):
-    async def play(request):
+def cut(request: web.Request) -> None:
+    assert request.transport is not None
+    request.transport.abort()
+
+
+def answer(body: bytes = b"", status: int = 200, headers: dict[str, str] | None = None) -> Script:
+    async def play(request: web.Request) -> web.StreamResponse:
         return web.Response(body=body, status=status, headers=headers)
 
     return play
 
 
-def chunks(*parts, reset=False):
-    async def play(request):
+def chunks(*parts: bytes, reset: bool = False) -> Script:
+    async def play(request: web.Request) -> web.StreamResponse:
         response = await stream(request, *parts)
         await asyncio.sleep(0.01)
         if reset:
-            request.transport.abort()
+            cut(request)
         return response
 
     return play
 
 
-async def silence(request):
+async def silence(request: web.Request) -> web.StreamResponse:
     await asyncio.sleep(0.05)
-    request.transport.abort()
+    cut(request)
     return web.Response()
 
 
 @contextlib.asynccontextmanager
-async def serving(script, **site):
-    async def handler(request):
+async def serving(script: Script, ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    async def handler(request: web.Request) -> web.StreamResponse:
         return await script(request)
 
     app = web.Application()
     app.router.add_get("/{path:.*}", handler)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, **site).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
     try:
         yield runner.addresses[0][1]
     finally:
@@ -103,10 +115,10 @@ async def serving(script, **site):
 
 
 @contextlib.asynccontextmanager
-async def mirrored(cluster):
-    held = {}
+async def mirrored(cluster: Cluster) -> AsyncIterator[tuple[dict[str, Pod], Mirror[Pod]]]:
+    held: dict[str, Pod] = {}
 
-    def apply(changes):
+    def apply(changes: list[Change[Pod]]) -> None:
         for change in changes:
             held.pop(change.name, None)
             if change.value is not None:
@@ -120,7 +132,7 @@ async def mirrored(cluster):
     await cluster.close()
 
 
-def cluster_at(port):
+def cluster_at(port: int) -> Cluster:
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{port}"
     return Cluster(configuration)
@@ -133,14 +145,14 @@ def cluster_at(port):
         answer(LISTED[:-40]),
         answer(b"[]"),
         answer(b"x" * 5000),
-        answer(status=302, Location="http://169.254.169.254/"),
+        answer(status=302, headers={"Location": "http://169.254.169.254/"}),
         answer(status=503),
         chunks(LISTED[:100], reset=True),
         silence,
     ],
     ids=["html", "cut", "no list", "too large", "redirect", "unavailable", "reset", "silence"],
 )
-async def test_a_list_that_fails_is_asked_for_again(bad, monkeypatch):
+async def test_a_list_that_fails_is_asked_for_again(bad: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirrors, "MAX_PAGE_BYTES", 4000)
     script = Scripted([bad])
     async with serving(script) as port, mirrored(cluster_at(port)) as (held, _):
@@ -159,7 +171,7 @@ async def test_a_list_that_fails_is_asked_for_again(bad, monkeypatch):
         chunks(b'{"type":"ERROR","object":{"code":410}}\n'),
         chunks(b'{"type":"ERROR","object":{"code":"?"}}\n'),
         answer(status=410),
-        answer(status=429, **{"Retry-After": "1"}),
+        answer(status=429, headers={"Retry-After": "1"}),
         silence,
     ],
     ids=[
@@ -167,27 +179,29 @@ async def test_a_list_that_fails_is_asked_for_again(bad, monkeypatch):
         *("gone by status", "throttled", "silence"),
     ],
 )
-async def test_a_watch_that_fails_loses_and_doubles_nothing(bad, monkeypatch):
+async def test_a_watch_that_fails_loses_and_doubles_nothing(bad: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirrors, "MAX_LINE", 4000)
     script = Scripted((), [bad])
     async with serving(script) as port, mirrored(cluster_at(port)) as (held, _):
         await until(lambda: set(held) == {"b", "c"} and not script.watches)
 
 
-async def test_events_cut_anywhere_are_put_together_again():
+async def test_events_cut_anywhere_are_put_together_again() -> None:
     bytewise = chunks(*(bytes([byte]) for byte in b"".join(EVENTS)))
     async with serving(Scripted((), [bytewise])) as port, mirrored(cluster_at(port)) as (held, _):
         await until(lambda: set(held) == {"b", "c"})
 
 
-async def test_a_broken_watch_goes_on_after_the_last_event_that_was_whole():
+async def test_a_broken_watch_goes_on_after_the_last_event_that_was_whole() -> None:
     script = Scripted((), [chunks(EVENTS[0] + EVENTS[1][:30], reset=True)])
     async with serving(script) as port, mirrored(cluster_at(port)) as (held, _):
         await until(lambda: set(held) == {"b", "c"})
         assert script.asked == ["", "10", "11"]
 
 
-async def test_in_a_pod_the_service_account_speaks_and_the_clusters_own_authority_is_trusted(tmp_path, monkeypatch):
+async def test_in_a_pod_the_service_account_speaks_and_the_clusters_own_authority_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, certificate = self_signed()
     (tmp_path / "key").write_bytes(key)
     (tmp_path / "ca").write_bytes(certificate)

@@ -1,22 +1,26 @@
 """A pool watched over HTTP: what is published while objects change, the server fails, and permissions lack."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from watched_pool import install_crds, objective, pod, pool, rewrite, until, watching
 
+from picker.pool.directory import Directory
 from picker.pool.kube import reflector
 from picker.pool.kube.access import OLD_GROUP, Rule, rules
 from picker.pool.kube.scope import KubeScope
 from picker.server.kubernetes import source
 from picker.server.kubernetes.cluster import NoCluster
 from picker.server.kubernetes.source import KubernetesSource
-from tests.kube_fake import ApiError, fake_api_server
+from tests.kube_fake import ApiError, Call, FakeApiServer, fake_api_server
 
 
 @pytest.fixture
-async def fake(tmp_path, monkeypatch):
+async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeApiServer]:
     """A cluster with the custom resources and the pool p of two pods."""
     async with fake_api_server() as server:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "config")))
@@ -27,12 +31,12 @@ async def fake(tmp_path, monkeypatch):
         yield server
 
 
-def remove(server, found):
+def remove(server: FakeApiServer, found: dict[str, Any]) -> None:
     resource = server.cluster.of_kind(found)
     server.cluster.delete(resource, (found["metadata"]["namespace"], found["metadata"]["name"]), grace_s=0)
 
 
-async def test_the_first_directory_has_everything_that_was_listed(fake):
+async def test_the_first_directory_has_everything_that_was_listed(fake: FakeApiServer) -> None:
     fake.cluster.put(objective("chat", 5))
     fake.cluster.put(objective("batch", -1, OLD_GROUP))
     fake.cluster.put(rewrite("r", "lora"))
@@ -45,7 +49,7 @@ async def test_the_first_directory_has_everything_that_was_listed(fake):
         assert all(endpoint.uid for endpoint in watched.last.endpoints)
 
 
-async def test_pods_join_when_they_are_ready_and_leave_when_they_are_not_or_go_away(fake):
+async def test_pods_join_when_they_are_ready_and_leave_when_they_are_not_or_go_away(fake: FakeApiServer) -> None:
     async with watching() as watched:
         await watched.until("a", "b")
         fake.cluster.put(pod("c", 3, ready=False))
@@ -61,7 +65,7 @@ async def test_pods_join_when_they_are_ready_and_leave_when_they_are_not_or_go_a
         await watched.until()
 
 
-async def test_another_selector_and_other_ports_are_followed(fake):
+async def test_another_selector_and_other_ports_are_followed(fake: FakeApiServer) -> None:
     fake.cluster.put(pod("c", 3, labels={"app": "sglang"}))
     async with watching() as watched:
         await watched.until("a", "b")
@@ -73,7 +77,7 @@ async def test_another_selector_and_other_ports_are_followed(fake):
         await watched.until("a", "b", "e")
 
 
-async def test_a_deleted_pool_is_empty_until_it_is_back(fake):
+async def test_a_deleted_pool_is_empty_until_it_is_back(fake: FakeApiServer) -> None:
     async with watching() as watched:
         await watched.until("a", "b")
         remove(fake, pool())
@@ -85,7 +89,7 @@ async def test_a_deleted_pool_is_empty_until_it_is_back(fake):
         assert all("a" not in [e.name for e in seen.endpoints] for seen in watched.seen[2:])
 
 
-async def test_a_pool_that_is_not_there_yet_is_known_not_to_be(fake):
+async def test_a_pool_that_is_not_there_yet_is_known_not_to_be(fake: FakeApiServer) -> None:
     async with watching(KubeScope("ns", pool="later")) as watched:
         await until(lambda: watched.source.synced and watched.seen)
         assert not watched.last.pool_exists
@@ -93,7 +97,9 @@ async def test_a_pool_that_is_not_there_yet_is_known_not_to_be(fake):
         await watched.until("a", "b")
 
 
-async def test_while_the_api_server_is_away_the_pool_is_served_from_memory_and_nothing_is_lost(fake):
+async def test_while_the_api_server_is_away_the_pool_is_served_from_memory_and_nothing_is_lost(
+    fake: FakeApiServer,
+) -> None:
     async with watching() as watched:
         await watched.until("a", "b")
         await fake.down()
@@ -109,7 +115,9 @@ async def test_while_the_api_server_is_away_the_pool_is_served_from_memory_and_n
         assert watched.source.counts["pods"].lists == 1
 
 
-async def test_a_server_with_nothing_to_say_is_not_silent_and_one_that_is_away_is(fake, monkeypatch):
+async def test_a_server_with_nothing_to_say_is_not_silent_and_one_that_is_away_is(
+    fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(source, "PROBE_S", 0.01)
     now = [1000.0]
     async with watching(clock=lambda: now[0]) as watched:
@@ -122,7 +130,7 @@ async def test_a_server_with_nothing_to_say_is_not_silent_and_one_that_is_away_i
         assert watched.source.silent_s == 600
 
 
-async def test_what_the_server_has_forgotten_meanwhile_is_listed_anew(fake):
+async def test_what_the_server_has_forgotten_meanwhile_is_listed_anew(fake: FakeApiServer) -> None:
     async with watching() as watched:
         await watched.until("a", "b")
         await fake.down()
@@ -134,7 +142,7 @@ async def test_what_the_server_has_forgotten_meanwhile_is_listed_anew(fake):
         assert watched.source.counts["pods"].lists == 2
 
 
-async def test_streams_that_break_off_again_and_again_lose_no_event(fake):
+async def test_streams_that_break_off_again_and_again_lose_no_event(fake: FakeApiServer) -> None:
     async with watching() as watched:
         await watched.until("a", "b")
         for number in range(3, 9):
@@ -145,7 +153,7 @@ async def test_streams_that_break_off_again_and_again_lose_no_event(fake):
         await watched.until("b", *(f"n{number}" for number in range(3, 9)))
 
 
-async def test_a_large_pool_is_listed_in_pages(fake, monkeypatch):
+async def test_a_large_pool_is_listed_in_pages(fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "PAGE", 2)
     for number in range(3, 8):
         fake.cluster.put(pod(f"n{number}", number))
@@ -154,7 +162,7 @@ async def test_a_large_pool_is_listed_in_pages(fake, monkeypatch):
         assert watched.source.counts["pods"].lists == 4
 
 
-async def test_many_changes_at_once_are_published_together(fake):
+async def test_many_changes_at_once_are_published_together(fake: FakeApiServer) -> None:
     async with watching() as watched:
         await watched.until("a", "b")
         for number in range(3, 203):
@@ -163,7 +171,9 @@ async def test_many_changes_at_once_are_published_together(fake):
         assert len(watched.seen) <= 10
 
 
-async def test_kinds_that_are_not_installed_are_done_without(fake, tmp_path, monkeypatch):
+async def test_kinds_that_are_not_installed_are_done_without(
+    fake: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with fake_api_server() as bare:
         monkeypatch.setenv("KUBECONFIG", str(bare.kubeconfig(tmp_path / "bare")))
         install_crds(bare.cluster, "k8s.io_inferencepools")
@@ -174,7 +184,7 @@ async def test_kinds_that_are_not_installed_are_done_without(fake, tmp_path, mon
             assert (watched.last.objectives, watched.last.rewrites) == ({}, ())
 
 
-async def test_a_cluster_without_inference_pools_has_no_pool(tmp_path, monkeypatch):
+async def test_a_cluster_without_inference_pools_has_no_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fake_api_server() as bare:
         monkeypatch.setenv("KUBECONFIG", str(bare.kubeconfig(tmp_path / "bare")))
         async with watching() as watched:
@@ -182,7 +192,7 @@ async def test_a_cluster_without_inference_pools_has_no_pool(tmp_path, monkeypat
             assert (watched.source.synced, watched.last.pool_exists) == (True, False)
 
 
-def allowed_by(scope):
+def allowed_by(scope: KubeScope) -> tuple[set[tuple[str, str, str]], Callable[[Call], bool]]:
     granted = {(rule.group, rule.resource, verb) for rule in rules(scope) for verb in rule.verbs}
     return granted, lambda call: (call.group, call.resource, call.verb) in granted
 
@@ -190,7 +200,7 @@ def allowed_by(scope):
 @pytest.mark.parametrize(
     "scope", [KubeScope("ns", pool="p"), KubeScope("ns", selector={"app": "vllm"}, target_ports=(8000,))]
 )
-async def test_the_watch_needs_all_that_its_role_allows_and_nothing_else(fake, scope):
+async def test_the_watch_needs_all_that_its_role_allows_and_nothing_else(fake: FakeApiServer, scope: KubeScope) -> None:
     granted, fake.authorize = allowed_by(scope)
     fake.calls.clear()
     async with watching(scope) as watched:
@@ -199,7 +209,9 @@ async def test_the_watch_needs_all_that_its_role_allows_and_nothing_else(fake, s
         assert {call.namespace for call in fake.calls} == {"ns"}
 
 
-async def test_without_leave_to_see_objectives_and_rewrites_the_pool_is_served_all_the_same(fake):
+async def test_without_leave_to_see_objectives_and_rewrites_the_pool_is_served_all_the_same(
+    fake: FakeApiServer,
+) -> None:
     fake.authorize = lambda call: call.resource in ("pods", "inferencepools")
     with capture_logs() as logs:
         async with watching() as watched:
@@ -212,7 +224,9 @@ async def test_without_leave_to_see_objectives_and_rewrites_the_pool_is_served_a
     ]
 
 
-async def test_without_leave_to_see_pods_the_source_waits_and_says_once_which_right_it_lacks(fake):
+async def test_without_leave_to_see_pods_the_source_waits_and_says_once_which_right_it_lacks(
+    fake: FakeApiServer,
+) -> None:
     fake.authorize = lambda call: call.resource != "pods"
     with capture_logs() as logs:
         async with watching() as watched:
@@ -226,10 +240,12 @@ async def test_without_leave_to_see_pods_the_source_waits_and_says_once_which_ri
 
 
 @pytest.mark.parametrize(("code", "reason"), [(500, "InternalError"), (429, "TooManyRequests"), (401, "Unauthorized")])
-async def test_an_api_server_that_refuses_for_a_while_is_asked_again(fake, code, reason):
+async def test_an_api_server_that_refuses_for_a_while_is_asked_again(
+    fake: FakeApiServer, code: int, reason: str
+) -> None:
     left = [2]
 
-    def fault(call):
+    def fault(call: Call) -> ApiError | None:
         left[0] -= call.resource == "pods"
         return ApiError(code, reason, "not now") if call.resource == "pods" and left[0] >= 0 else None
 
@@ -238,7 +254,7 @@ async def test_an_api_server_that_refuses_for_a_while_is_asked_again(fake, code,
         await watched.until("a", "b")
 
 
-async def test_a_pod_that_cannot_be_read_is_said_once_and_costs_nobody_else(fake):
+async def test_a_pod_that_cannot_be_read_is_said_once_and_costs_nobody_else(fake: FakeApiServer) -> None:
     broken = pod("broken", 9)
     broken["status"]["podIP"] = "evil.example"
     with capture_logs() as logs:
@@ -252,10 +268,10 @@ async def test_a_pod_that_cannot_be_read_is_said_once_and_costs_nobody_else(fake
     assert [line["name"] for line in logs if line["event"] == "object skipped"] == ["broken"]
 
 
-async def test_a_reader_that_fails_does_not_end_the_watch(fake):
+async def test_a_reader_that_fails_does_not_end_the_watch(fake: FakeApiServer) -> None:
     seen = []
 
-    def fail_at_first(directory):
+    def fail_at_first(directory: Directory) -> None:
         seen.append(directory)
         if len(seen) == 1:
             raise RuntimeError("not ready for this")
@@ -269,14 +285,14 @@ async def test_a_reader_that_fails_does_not_end_the_watch(fake):
     assert len(seen[1].endpoints) == 3
 
 
-def test_before_it_runs_it_knows_nothing_and_has_heard_nothing():
+def test_before_it_runs_it_knows_nothing_and_has_heard_nothing() -> None:
     now = [5.0]
     idle = KubernetesSource(KubeScope("ns", pool="p"), print, clock=lambda: now[0])
     now[0] = 8.0
     assert (idle.synced, idle.silent_s, dict(idle.counts)) == (False, 3.0, {})
 
 
-async def test_two_pools_of_one_process_are_watched_apart(fake):
+async def test_two_pools_of_one_process_are_watched_apart(fake: FakeApiServer) -> None:
     fake.cluster.put(pool("q", labels={"app": "sglang"}))
     fake.cluster.put(pod("s", 7, labels={"app": "sglang"}))
     async with watching() as first, watching(KubeScope("ns", pool="q")) as second:
@@ -284,11 +300,13 @@ async def test_two_pools_of_one_process_are_watched_apart(fake):
         await second.until("s")
 
 
-async def test_without_any_configuration_it_says_what_is_missing(tmp_path, monkeypatch):
+async def test_without_any_configuration_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
     with pytest.raises(NoCluster, match="nowhere"):
         await KubernetesSource(KubeScope("ns", pool="p"), lambda _: None).run()
 
 
-def test_a_rule_is_data_that_a_role_can_be_compared_with():
+def test_a_rule_is_data_that_a_role_can_be_compared_with() -> None:
     assert Rule("", "pods", ("list", "watch")) in list(rules(KubeScope("ns", pool="p")))
