@@ -16,74 +16,33 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import uvloop
 
 from bench.figures import quantile
-from picker.engines.approximate import ApproximateIndex
-from picker.engines.index import PrefixIndex
-from picker.engines.ledger import IN_FLIGHT, Ledger
-from picker.policies.registry import REGISTRY
-from picker.pool.view import Endpoint
-from picker.requests.request import Request
-from picker.routing.hits import PrefixHits
-from picker.routing.router import Router
+from bench.replicas import BLOCKS, Replica, start_redis
 from picker.server.processes import Children
-from picker.server.replicas import Replicas
-from picker.shared.flights import SharedFlights, local_flights
 
-ENGINES = [Endpoint(f"10.0.0.{i}:8000") for i in range(64)]
-BLOCKS = 64
+ENGINES = 64
 LOOK_S = 0.0005
-
-
-class Replica:
-    """A router, and its part among the others."""
-
-    def __init__(self, name: str, url: str) -> None:
-        own, rng = local_flights(), np.random.default_rng(0)
-        self.replicas = Replicas(url, "picker:bench", name, (), own)
-        flights = SharedFlights(own, self.replicas.blocks)
-        self.picks = ApproximateIndex()
-        self.router = Router(
-            REGISTRY["multiplicative"]({}, rng),
-            PrefixHits(PrefixIndex(1000), self.picks, ApproximateIndex(ttl_s=2.0)),
-            rng,
-            ledger=Ledger(sharing=flights),
-            watchers=[self.replicas],
-        )
-        view = self.router.update_pool(ENGINES).view
-        for follows in (flights, self.replicas):
-            follows.follow(view, len(ENGINES))
-
-    def pick(self, number: int) -> None:
-        """A prompt that nobody saw before."""
-        chain = np.random.default_rng(number).integers(1, 1 << 63, BLOCKS, dtype=np.uint64)
-        self.router.pick(Request(model="m", prompt_tokens=16.0 * BLOCKS, chain=chain), None, time.monotonic())
-
-    def knows(self, picks: int) -> bool:
-        """Whether the next pick would see so many requests in flight, and find each one's prompt."""
-        in_flight = self.router.ledger.seen(self.router.pool.view.slots)[IN_FLIGHT].sum()
-        return bool(in_flight == picks) and len(self.picks) == picks * BLOCKS
 
 
 @contextlib.asynccontextmanager
 async def pair(folder: Path) -> AsyncIterator[tuple[Replica, Replica]]:
     """Two that hear each other. Raises OSError where there is no redis-server."""
     children, socket = Children(folder / "logs"), folder / "redis.sock"
-    argv = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
-    await children.start("redis", argv)
-    await _until(socket.exists)
-    one, two = (Replica(name, f"unix://{socket}") for name in ("one", "two"))
-    tasks = [asyncio.create_task(each.replicas.run(each.router)) for each in (one, two)]
     try:
-        await _until(lambda: not one.replicas.alone and not two.replicas.alone)
-        yield one, two
+        await start_redis(children, socket)
+        one, two = (Replica(name, f"unix://{socket}", ENGINES) for name in ("one", "two"))
+        async with one.running(), two.running():
+            await _until(lambda: not one.replicas.alone and not two.replicas.alone)
+            yield one, two
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await children.stop()
+
+
+def knows(replica: Replica, picks: int) -> bool:
+    """Whether its next pick would see so many requests in flight, and find each one's prompt."""
+    return replica.counts() == picks and len(replica.picks) == picks * BLOCKS
 
 
 async def lags(picks: int) -> list[float]:
@@ -95,7 +54,7 @@ async def lags(picks: int) -> list[float]:
                 await asyncio.sleep(random.uniform(0.0, 0.05))
                 start = time.monotonic()
                 one.pick(number)
-                await _until(partial(two.knows, number))
+                await _until(partial(knows, two, number))
                 found.append(1e3 * (time.monotonic() - start))
     return found
 

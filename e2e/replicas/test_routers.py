@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest_asyncio
-from server import Picker, start_server
 
+from bench.replicas import Replica, start_redis
 from picker.server.processes import Children
+
+ENGINES = 4
 
 
 @pytest_asyncio.fixture
@@ -24,10 +26,10 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def test_replicas_count_together_until_one_is_gone(children: Children, tmp_path: Path) -> None:
-    await start_server(children, tmp_path / "redis.sock")
+    await start_redis(children, tmp_path / "redis.sock")
     url = f"unix://{tmp_path / 'redis.sock'}"
-    async with Picker("one", url).running() as one:
-        async with Picker("two", url).running() as two:
+    async with Replica("one", url, ENGINES).running() as one:
+        async with Replica("two", url, ENGINES).running() as two:
             for i in range(10):
                 one.pick(i)
                 two.pick(100 + i)
@@ -36,9 +38,9 @@ async def test_replicas_count_together_until_one_is_gone(children: Children, tmp
 
 
 async def test_a_prompt_goes_where_another_replica_sent_its_like(children: Children, tmp_path: Path) -> None:
-    await start_server(children, tmp_path / "redis.sock")
+    await start_redis(children, tmp_path / "redis.sock")
     url = f"unix://{tmp_path / 'redis.sock'}"
-    async with Picker("one", url).running() as one, Picker("two", url).running() as two:
+    async with Replica("one", url, ENGINES).running() as one, Replica("two", url, ENGINES).running() as two:
         await until(lambda: not one.replicas.alone and not two.replicas.alone)
         placed = {chain: one.pick(chain) for chain in range(8)}
         await until(lambda: two.counts() == 8)
@@ -49,8 +51,11 @@ async def test_without_the_server_each_goes_on_alone_and_says_so_and_with_it_the
     children: Children, tmp_path: Path
 ) -> None:
     socket = tmp_path / "redis.sock"
-    server = await start_server(children, socket)
-    async with Picker("one", f"unix://{socket}").running() as one, Picker("two", f"unix://{socket}").running() as two:
+    server = await start_redis(children, socket)
+    async with (
+        Replica("one", f"unix://{socket}", ENGINES).running() as one,
+        Replica("two", f"unix://{socket}", ENGINES).running() as two,
+    ):
         two.pick()
         await until(lambda: one.counts() == 1)
         server.signal(signal.SIGKILL)
@@ -60,5 +65,5 @@ async def test_without_the_server_each_goes_on_alone_and_says_so_and_with_it_the
         one.pick()
         assert one.counts() == 1
         socket.unlink(missing_ok=True)
-        await start_server(children, socket)
+        await start_redis(children, socket)
         await until(lambda: one.counts() == two.counts() == 2)

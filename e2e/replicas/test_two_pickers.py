@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
-from server import start_server
 
+from bench.replicas import start_redis
 from picker.server.processes import Child, Children
 from picker.server.up.stack import SimulatedEngines, Stack
 
@@ -114,7 +114,7 @@ async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
     timeout = aiohttp.ClientTimeout(total=120)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            server = await start_server(children, socket)
+            server = await start_redis(children, socket)
             stacks = [Stack(children, tmp_path / name, workers=each.workers) for name in ("one", "two")]
             await stacks[0].start_simulated(SimulatedEngines([GPU] * ENGINES))
             stacks[1].engines = stacks[0].engines
@@ -162,7 +162,7 @@ async def test_without_the_server_each_serves_alone_and_says_so_and_with_it_both
         assert "going on alone" in replica.stack.picker.log.read_text()
     with contextlib.suppress(FileNotFoundError):
         pair.socket.unlink()
-    await start_server(pair.children, pair.socket)
+    await start_redis(pair.children, pair.socket)
     await pair.together()
     await asyncio.gather(*(replica.ask("and now?") for replica in replicas))
 

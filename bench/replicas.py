@@ -1,7 +1,8 @@
-"""A Redis server of the distribution's package, on a Unix socket, and replicas of a picker that talk through it."""
+"""Replicas of a picker in this process, and the Redis server through which they talk."""
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from picker.server.processes import Child, Children
 from picker.server.replicas import Replicas
 from picker.shared.flights import SharedFlights, local_flights
 
-ENGINES = [Endpoint(f"10.0.0.{i}:8000") for i in range(4)]
+BLOCKS = 64
+"""Of a prompt."""
 
 
-async def start_server(children: Children, socket: Path) -> Child:
-    """Start the server; returns when it listens. Raises OSError where the package is not installed."""
+async def start_redis(children: Children, socket: Path) -> Child:
+    """Start the server of the distribution's package; returns when it listens on this Unix socket. Raises OSError where
+    it is not installed."""
     argv = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
     child = await children.start("redis", argv)
     while not socket.exists():
@@ -31,27 +34,27 @@ async def start_server(children: Children, socket: Path) -> Child:
     return child
 
 
-class Picker:
+class Replica:
     """The router of one replica, and its part among the others."""
 
-    def __init__(self, name: str, url: str) -> None:
-        own = local_flights()
-        self.replicas = Replicas(url, "picker:test", name, (), own)
+    def __init__(self, name: str, url: str, engines: int) -> None:
+        own, rng = local_flights(), np.random.default_rng(sum(name.encode()))
+        self.replicas = Replicas(url, "picker:replicas", name, (), own)
         flights = SharedFlights(own, self.replicas.blocks)
-        rng = np.random.default_rng(sum(name.encode()))
+        self.picks = ApproximateIndex()
         self.router = Router(
             REGISTRY["multiplicative"]({}, rng),
-            PrefixHits(PrefixIndex(1000), ApproximateIndex(max_blocks=100_000), ApproximateIndex(ttl_s=2.0)),
+            PrefixHits(PrefixIndex(1000), self.picks, ApproximateIndex(ttl_s=2.0)),
             rng,
             ledger=Ledger(sharing=flights),
             watchers=[self.replicas],
         )
-        view = self.router.update_pool(ENGINES).view
+        view = self.router.update_pool([Endpoint(f"10.0.0.{i}:8000") for i in range(engines)]).view
         for follows in (flights, self.replicas):
-            follows.follow(view, len(ENGINES))
+            follows.follow(view, engines)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Picker"]:
+    async def running(self) -> AsyncIterator["Replica"]:
         """Among the others until left, without a goodbye."""
         task = asyncio.create_task(self.replicas.run(self.router))
         try:
@@ -60,11 +63,11 @@ class Picker:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def pick(self, chain: int = 0, blocks: int = 64) -> str:
-        """Where a prompt goes; prompts of one `chain` are equal."""
-        hashes = np.random.default_rng(chain).integers(1, 1 << 63, blocks, dtype=np.uint64)
-        request = Request(model="m", prompt_tokens=16.0 * blocks, chain=hashes)
-        return self.router.pick(request, None, asyncio.get_running_loop().time()).addresses[0]
+    def pick(self, prompt: int = 0) -> str:
+        """Where a prompt goes; those of one number are equal."""
+        chain = np.random.default_rng(prompt).integers(1, 1 << 63, BLOCKS, dtype=np.uint64)
+        request = Request(model="m", prompt_tokens=16.0 * BLOCKS, chain=chain)
+        return self.router.pick(request, None, time.monotonic()).addresses[0]
 
     def counts(self) -> float:
         """Requests in flight that the next pick would see."""
