@@ -24,6 +24,7 @@ from typing import Protocol
 
 import numpy as np
 
+from picker.engines.kernels import bare
 from picker.engines.table import Columns, grown
 from picker.pool.view import Slots
 
@@ -256,44 +257,63 @@ class Ledger:
     def _count(self, entry: Flight) -> None:
         if not entry.counted:
             return
-        column = self.columns[:, entry.slot]
-        column[IN_FLIGHT] += 1
+        self._weigh(entry, 1.0)
         if entry.first_byte_at is not None:
-            column[DECODE_TOKENS] += entry.prompt_tokens + entry.completion_tokens
             return
-        column[PREFILLING] += 1
-        column[QUEUED_TOKENS] += entry.new_tokens
-        column[QUEUED_WORK] += entry.work
-        column[QUEUED_PROMPTS] += entry.prompt_tokens
-        lane = self._lanes[entry.slot]
+        columns, slot, lane = self.columns, entry.slot, self._lanes[entry.slot]
         if not lane.prefilling:
-            column[HEAD_SINCE] = entry.reserved_at
-        late = bool(lane.prefilling) and next(reversed(lane.prefilling.values())).reserved_at > entry.reserved_at
+            columns[HEAD_SINCE, slot] = columns[PREFILL_SINCE, slot] = entry.reserved_at
+            lane.prefilling[entry.id] = entry
+            return
+        late = next(reversed(lane.prefilling.values())).reserved_at > entry.reserved_at
         lane.prefilling[entry.id] = entry
         if late:
             lane.prefilling = OrderedDict(sorted(lane.prefilling.items(), key=lambda item: item[1].reserved_at))
-        column[PREFILL_SINCE] = next(iter(lane.prefilling.values())).reserved_at
+            columns[PREFILL_SINCE, slot] = next(iter(lane.prefilling.values())).reserved_at
 
     def _uncount(self, entry: Flight) -> None:
         if not entry.counted:
             return
-        column = self.columns[:, entry.slot]
-        column[IN_FLIGHT] -= 1
+        self._weigh(entry, -1.0)
         if entry.first_byte_at is not None:
-            column[DECODE_TOKENS] -= entry.prompt_tokens + entry.completion_tokens
             return
-        column[PREFILLING] -= 1
-        column[QUEUED_TOKENS] -= entry.new_tokens
-        column[QUEUED_WORK] -= entry.work
-        column[QUEUED_PROMPTS] -= entry.prompt_tokens
-        prefilling = self._lanes[entry.slot].prefilling
+        columns, slot, prefilling = self.columns, entry.slot, self._lanes[entry.slot].prefilling
         del prefilling[entry.id]
         if prefilling:
-            column[PREFILL_SINCE] = next(iter(prefilling.values())).reserved_at
+            columns[PREFILL_SINCE, slot] = next(iter(prefilling.values())).reserved_at
         else:
-            column[PREFILL_SINCE] = column[HEAD_SINCE] = np.inf
+            columns[PREFILL_SINCE, slot] = columns[HEAD_SINCE, slot] = np.inf
+
+    def _weigh(self, entry: Flight, sign: float) -> None:
+        """Put its contribution to the sums in, or take it out."""
+        if entry.first_byte_at is not None:
+            _add_decode(self.columns, entry.slot, sign, entry.prompt_tokens + entry.completion_tokens)
+        else:
+            _add_prefill(self.columns, entry.slot, sign, entry.new_tokens, entry.work, entry.prompt_tokens)
+
+
+@bare
+def _add_decode(columns: Columns, slot: int, sign: float, tokens: int) -> None:
+    columns[IN_FLIGHT, slot] += sign
+    columns[DECODE_TOKENS, slot] += sign * tokens
+
+
+@bare
+def _add_prefill(columns: Columns, slot: int, sign: float, new: int, work: float, prompt: int) -> None:
+    columns[IN_FLIGHT, slot] += sign
+    columns[PREFILLING, slot] += sign
+    columns[QUEUED_TOKENS, slot] += sign * new
+    columns[QUEUED_WORK, slot] += sign * work
+    columns[QUEUED_PROMPTS, slot] += sign * prompt
 
 
 def _whole(tokens: float) -> int:
     """Tokens as a whole number in 0..2^31; what is no number counts as 0."""
     return int(min(tokens, _MAX_TOKENS)) if tokens > 0 else 0
+
+
+def warm() -> None:
+    """Compile, or load what an earlier process compiled."""
+    columns = EMPTY[:, None].copy()
+    _add_decode(columns, 0, 1.0, 1)
+    _add_prefill(columns, 0, 1.0, 1, 1.0, 1)

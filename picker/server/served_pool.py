@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from picker.engines import snapshot
+from picker.engines import ledger, snapshot
 from picker.engines.approximate import ApproximateIndex
 from picker.engines.index import PrefixIndex
 from picker.engines.ledger import Ledger
@@ -157,7 +157,7 @@ class ServedPool:
         if self._watch is not None:
             self._watch.warm()
         self.picks.warm()
-        for part in (snapshot, multiplicative, choice):
+        for part in (ledger, snapshot, multiplicative, choice):
             part.warm()
         if self.learning is not None:
             self.learning.restore()
