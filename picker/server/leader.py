@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
@@ -94,7 +95,24 @@ class Leadership:
 
 def api_client(cluster: Cluster) -> ApiClient:
     """A client of this cluster with models of its objects; to be closed."""
-    return ApiClient(cluster.configuration)
+    api = ApiClient(cluster.configuration)
+    api.rest_client = _Rest(cluster)
+    return api
+
+
+class _Rest(RESTClientObject):
+    """Makes its connections anew when the cluster's certificates change. One request at a time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.configuration)
+        self._cluster, self.ssl_context = cluster, cluster.tls()
+
+    async def request(self, *given: Any, **named: Any) -> Any:
+        if (newest := self._cluster.tls()) is not self.ssl_context:
+            await self.close()
+            self.ssl_context, self.pool_manager, self.retry_client = newest, None, None
+        request: Callable[..., Awaitable[Any]] = super().request
+        return await request(*given, **named)
 
 
 class _Lock(LeaseLock):

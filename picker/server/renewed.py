@@ -22,17 +22,16 @@ class Newest(Generic[T]):
 
     def __call__(self) -> T:
         """`make` may raise OSError or ValueError."""
-        folder = str(self._files[0].parent)
         try:
             stamp = self._stamp()
             if stamp != self._seen:
                 self._made, self._seen, self._wrong = self._make(), stamp, ""
-                log.info("certificate reloaded", folder=folder)
+                log.info("certificate reloaded", folder=str(self._files[0].parent))
         except (OSError, ValueError) as error:
             # Each connection tries anew; the log need not say so.
             if str(error) != self._wrong:
                 self._wrong = str(error)
-                log.warning("certificate not reloaded", folder=folder, reason=self._wrong)
+                log.warning("certificate not reloaded", folder=str(self._files[0].parent), reason=self._wrong)
         return self._made
 
     def _stamp(self) -> tuple[int, ...]:

@@ -8,13 +8,17 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from picker.server.renewed import Newest
 
 CONNECT_S = 10.0
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -30,7 +34,8 @@ class Cluster:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._tls = RESTClientObject(configuration).ssl_context
+        files = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
+        self._tls = Newest([Path(file) for file in files if file], lambda: _context(configuration))
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -52,6 +57,10 @@ class Cluster:
     def configuration(self) -> Configuration:
         """With it a client of `kubernetes` speaks to the same server."""
         return self._configuration
+
+    def tls(self) -> ssl.SSLContext:
+        """For the next connection: of the files as they are now, another one where they changed."""
+        return self._tls()
 
     @contextlib.asynccontextmanager
     async def request(
@@ -77,6 +86,7 @@ class Cluster:
             json=body,
             headers=headers | ({"Authorization": token} if token else {}),
             proxy=settings.proxy,
+            ssl=self.tls(),
             server_hostname=settings.tls_server_name,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
@@ -92,12 +102,17 @@ class Cluster:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:  # a session is made inside the loop that uses it
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
+                connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=True,
             )
         return self._session
+
+
+def _context(configuration: Configuration) -> ssl.SSLContext:
+    context: ssl.SSLContext = RESTClientObject(configuration).ssl_context
+    return context
 
 
 def _keep_alive(answer: aiohttp.ClientResponse) -> None:
