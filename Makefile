@@ -6,7 +6,7 @@ POLICY ?= learned
 RUN_ARGS ?=
 FUZZ_S ?= 600
 # Typed one at a time: each imports from its own folder, and several have a conftest.py.
-SUITES := $(sort $(dir $(wildcard e2e/*/*.py))) $(addprefix tests/,bench conformance crds engines exchange handoff kube learning policies pool requests results routing shared simulator stages telemetry wire)
+SUITES := $(sort $(dir $(wildcard e2e/*/*.py))) $(addprefix tests/,bench conformance crds engines exchange handoff kube learning policies pool requests results routing server shared simulator stages telemetry wire)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-replicas e2e-kind chart-test manifests bench bench-short bench-peers results results-learned results-stages fuzz proto docs clean
