@@ -59,9 +59,14 @@ def plain(array: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return array if array.flags.carray else np.array(array)
 
 
+_NO_RESERVE = 0x4000
+"""Linux's MAP_NORESERVE, for which Python's mmap has no name before 3.13."""
+
+
 def anonymous(size: int) -> mmap.mmap:
-    """Zeros, none of them resident. Not numpy's own memory, which would ask for huge pages."""
-    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """Zeros, none of them resident or promised: they may be more than the machine has, and a process may still fork.
+    Not numpy's own memory, which would ask for huge pages."""
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
 
 
 def reserved(rows: int, dtype: type[np.generic], take: Take = anonymous) -> NDArray[Any]:

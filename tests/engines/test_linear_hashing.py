@@ -3,12 +3,13 @@
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from picker.engines import linear_hashing
-from picker.engines.linear_hashing import Table, empty_table, find, insert
+from picker.engines.linear_hashing import Table, empty_table, find, insert, interleaved
 
 
 @given(keys=st.sets(st.integers(0, 2**64 - 1), min_size=1, max_size=40))
@@ -30,3 +31,10 @@ def test_while_a_bucket_is_split_every_row_is_found_after_every_write(keys: set[
         patched.setattr(linear_hashing, "prefetch", lambda array, row: None)
         split.py_func(Table(*(part.view(Watched) for part in table)))
     assert writes >= 2
+
+
+def test_a_table_may_be_longer_than_the_machine_has_memory() -> None:
+    (column,) = interleaved(2 * psutil.virtual_memory().total // 8, [np.uint64])
+    column[-1] = 7
+    assert column[0] == 0
+    assert column[-1] == 7
