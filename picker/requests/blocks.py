@@ -62,7 +62,7 @@ def extend(parent_hash: int, ids: Sequence[int] | NDArray[np.uint32], block_size
 
 def token_bytes(ids: Sequence[int] | NDArray[np.uint32]) -> bytes:
     """Token ids as little-endian unsigned 32-bit; raises as `chain_tokens`."""
-    if isinstance(ids, np.ndarray):
+    if isinstance(ids, np.ndarray) and ids.dtype == np.uint32:
         return ids.astype("<u4", copy=False).tobytes()
     try:
         packed = array("I", ids)

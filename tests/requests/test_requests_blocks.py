@@ -67,7 +67,7 @@ def test_blocks_of_any_size_have_the_documented_hash(
     assert chain_bytes(data, size, parent).tolist() == expected
 
 
-@pytest.mark.parametrize("bad", [[-1], [2**32], ["x"], [1.5], [None]])
+@pytest.mark.parametrize("bad", [[-1], [2**32], np.array([-1]), np.array([2**32]), ["x"], [1.5], [None]])
 def test_what_is_no_token_id_is_an_error(bad: Any) -> None:
     with pytest.raises(ValueError, match="token ids"):
         chain_tokens(bad, 1, 0)
