@@ -2,65 +2,44 @@
 
 For engines that publish no KV events. Every block of a picked request counts as cached on its endpoint until the
 endpoint's share is full of younger ones or `ttl_s` has passed since its last use (Lodestar, arXiv 2606.00946, keeps
-such a routing history with 20 minutes). Lookup is that of the prefix index; each slot's blocks are in an LRU list.
+such a routing history with 20 minutes). Lookup is that of the prefix index; what is dropped goes by `recency`.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from picker.engines.bundle import Bundle, bundling
-from picker.engines.holders import Holders, clear_bit, key_of, leading, no_holders, row_of, set_bit
+from picker.engines.bundle import Bundle
+from picker.engines.holders import key_of, leading, no_holders
 from picker.engines.index import Shelf
-from picker.engines.kernels import bare, kernel
-from picker.engines.linear_hashing import (
-    LIVE,
-    USED,
-    Int,
-    Table,
-    delete,
-    empty_table,
-    expect,
-    expect_row,
-    find,
-    folded,
-    insert,
-    plain,
+from picker.engines.kernels import bare, inlined, kernel
+from picker.engines.linear_hashing import LIVE, USED, expect, expect_row, find, folded, plain
+from picker.engines.recency import (
+    CAPACITY,
+    DEFAULT_CAPACITY,
+    HELD,
+    OLDEST,
+    REFUSED,
+    STRIDE,
+    Uses,
+    add,
+    bundled,
+    drop,
+    expire,
+    no_slots,
+    no_uses,
+    rejuvenate,
+    unbundled,
 )
 from picker.engines.rows import Column
 from picker.pool.view import Slots
 from picker.requests.request import Chain
 
 DEFAULT_TTL_S = 20 * 60.0
-DEFAULT_CAPACITY = 31_250
-"""Blocks per endpoint where its cache size is unknown: the default of llm-d's approximate producer."""
 DEFAULT_MAX_BLOCKS = 32_000_000
 """Over all endpoints; 2.3 GB when full."""
 MAX_SLOTS = 1 << 20
-_NEWEST, _OLDEST, _HELD, _CAPACITY = 0, 1, 2, 3
-_REFUSED = 0
 _AHEAD = 8
 """A block's rows are asked for so many blocks early, its buckets twice as early."""
-
-
-class _Uses(NamedTuple):
-    """What the kernels work on. Rows are keyed by block and slot, folded."""
-
-    table: Table
-    holder: NDArray[np.uint32]
-    """Per row: its row in `holders`."""
-    newer: NDArray[np.uint32]
-    """Per row: the next younger row + 1 of its slot, or 0."""
-    older: NDArray[np.uint32]
-    """Per row: the next older row + 1 of its slot, or 0."""
-    used_at: NDArray[np.float64]
-    """Per row: seconds."""
-    holders: Holders
-    slots: NDArray[np.int64]
-    """Shape (4, slots): youngest row + 1, oldest row + 1, rows, rows allowed."""
-    state: NDArray[np.int64]
-    """Blocks refused."""
 
 
 class ApproximateIndex:
@@ -83,10 +62,10 @@ class ApproximateIndex:
         self._now = -np.inf
         # A shelf has the same rows for this index and for one of KV events, which may need one more.
         rows = max_blocks + 1
-        self._uses = _no_uses(rows, no_holders(rows) if shelf is None else no_holders(rows, shelf.take))
+        self._uses = no_uses(rows, no_holders(rows) if shelf is None else no_holders(rows, shelf.take))
         self._shelf = shelf
         self._shelved: set[int] = set()
-        self._bundle = _bundled(self._uses)
+        self._bundle = bundled(self._uses)
 
     def __len__(self) -> int:
         """Blocks kept over all slots, those that have expired and are not reclaimed yet included."""
@@ -95,7 +74,7 @@ class ApproximateIndex:
     @property
     def refused(self) -> int:
         """Blocks not kept because the index was full."""
-        return int(self._uses.state[_REFUSED])
+        return int(self._uses.state[REFUSED])
 
     @property
     def nbytes(self) -> int:
@@ -137,8 +116,8 @@ class ApproximateIndex:
     def set_capacity(self, slot: int, blocks: int) -> None:
         """The slot's cache has room for this many blocks of the chains' size, at least 1; older ones are dropped."""
         self._ensure(slot)
-        if self._uses.slots[_CAPACITY, slot] != max(1, blocks):
-            self._uses.slots[_CAPACITY, slot] = max(1, blocks)
+        if self._uses.slots[CAPACITY, slot] != max(1, blocks):
+            self._uses.slots[CAPACITY, slot] = max(1, blocks)
             _shrink(self._bundle, slot, max(1, blocks))
 
     def clear(self, slot: int) -> None:
@@ -151,7 +130,7 @@ class ApproximateIndex:
             self._shelf.placed(slot, -1)
             self._shelved.remove(slot)
         _shrink(self._bundle, slot, 0)
-        self._uses.slots[_CAPACITY, slot] = DEFAULT_CAPACITY
+        self._uses.slots[CAPACITY, slot] = DEFAULT_CAPACITY
 
     def warm(self) -> None:
         """Compile every kernel, on an index of its own."""
@@ -176,54 +155,48 @@ class ApproximateIndex:
         known = self._uses.slots
         if slot >= known.shape[1]:
             more = max(slot + 1, 2 * known.shape[1]) - known.shape[1]
-            self._uses = self._uses._replace(slots=np.concatenate((known, _no_slots(more)), axis=1))
-            self._bundle = _bundled(self._uses)
-
-
-def _no_slots(count: int) -> NDArray[np.int64]:
-    slots = np.zeros((4, count), np.int64)
-    slots[_CAPACITY] = DEFAULT_CAPACITY
-    return slots
-
-
-def _no_uses(rows: int, holders: Holders) -> _Uses:
-    table, (holder, newer, older, used_at) = empty_table(rows, np.uint32, np.uint32, np.uint32, np.float64)
-    refused = np.zeros(1, np.int64)
-    return _Uses(table, holder, newer, older, used_at, holders, _no_slots(64), refused)
-
-
-_bundled, _unbundled = bundling(_no_uses(2, no_holders(2)))
+            self._uses = self._uses._replace(slots=np.concatenate((known, no_slots(more)), axis=1))
+            self._bundle = bundled(self._uses)
 
 
 @bare
 def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, max_blocks: int) -> None:
-    uses = _unbundled(bundle)
-    table, holders, slots = uses.table, uses.holders, uses.slots
-    _expire(uses, slot, expired, 2 * len(chain))
-    for i in range(min(len(chain), slots[_CAPACITY, slot]) - 1, -1, -1):  # the leading block is touched last
-        if i >= 2 * _AHEAD:
-            expect(table, folded(table, chain[i - 2 * _AHEAD], slot))
-            expect(holders.table, key_of(holders, chain[i - 2 * _AHEAD], slot))
-        if i >= _AHEAD:
-            expect_row(table, folded(table, chain[i - _AHEAD], slot))
-            expect_row(holders.table, key_of(holders, chain[i - _AHEAD], slot))
+    """Blocks that were touched together stand in a row in the list: each leads to the next, and all move at once."""
+    uses = unbundled(bundle)
+    table, slots = uses.table, uses.slots
+    expire(uses, slot, expired, 2 * len(chain))
+    eldest = youngest = np.int64(-1)  # of such a row, which is to move
+    for i in range(min(len(chain), slots[CAPACITY, slot]) - 1, -1, -1):  # the leading block is touched last
         key = folded(table, chain[i], slot)
-        row = find(table, key)
+        row = np.int64(-1) if youngest < 0 else np.int64(uses.newer[youngest]) - 1
+        if row < 0 or table.keys[row] != key:
+            rejuvenate(uses, slot, eldest, youngest)
+            _expect(uses, slot, chain, i)
+            row = eldest = find(table, key)
         if row >= 0:
-            _unlink(uses, slot, row)
-        else:
-            if slots[_HELD, slot] >= slots[_CAPACITY, slot] or table.state[LIVE] >= max_blocks:
-                if slots[_HELD, slot] == 0:
-                    uses.state[_REFUSED] += 1
-                    continue
-                _drop(uses, slot, slots[_OLDEST, slot] - 1)
-            row = insert(table, key)
-            holder = row_of(holders, chain[i], slot)
-            set_bit(holders, holder, slot)
-            uses.holder[row] = holder
-            slots[_HELD, slot] += 1
-        uses.used_at[row] = now
-        _push_youngest(uses, slot, row)
+            youngest = row
+            uses.used_at[row] = now
+            continue
+        eldest = youngest = np.int64(-1)
+        if slots[HELD, slot] >= slots[CAPACITY, slot] or table.state[LIVE] >= max_blocks:
+            if slots[HELD, slot] == 0:
+                uses.state[REFUSED] += 1
+                continue
+            drop(uses, slot, slots[OLDEST, slot] - 1)
+        add(uses, slot, chain[i], key, now)
+    rejuvenate(uses, slot, eldest, youngest)
+
+
+@inlined
+def _expect(uses: Uses, slot: int, chain: Chain, i: int) -> None:
+    """Have at hand what blocks before this one will be looked for in."""
+    table, holders = uses.table, uses.holders
+    if i >= 2 * _AHEAD:
+        expect(table, folded(table, chain[i - 2 * _AHEAD], slot))
+        expect(holders.table, key_of(holders, chain[i - 2 * _AHEAD], slot))
+    if i >= _AHEAD:
+        expect_row(table, folded(table, chain[i - _AHEAD], slot))
+        expect_row(holders.table, key_of(holders, chain[i - _AHEAD], slot))
 
 
 @bare
@@ -245,24 +218,24 @@ def _touch_all(
 
 @bare
 def _expire_all(bundle: Bundle, expired: float, most: int) -> None:
-    uses = _unbundled(bundle)
+    uses = unbundled(bundle)
     for slot in range(uses.slots.shape[1]):
-        _expire(uses, slot, expired, most)
+        expire(uses, slot, expired, most)
 
 
 @kernel
 def _matched(bundle: Bundle, chain: Chain, slots: Slots, expired: float) -> Column:
     """A block is never younger than what leads up to it, so the age of the last one found tells whether any has
     expired, and bisection tells which."""
-    uses = _unbundled(bundle)
+    uses = unbundled(bundle)
     known = uses.slots.shape[1]
     columns = np.full(len(slots), -1, np.int64)
     for j in range(len(slots)):
-        if 0 <= slots[j] < known and uses.slots[_HELD, slots[j]] > 0:
+        if 0 <= slots[j] < known and uses.slots[HELD, slots[j]] > 0:
             columns[j] = slots[j]
-    depths = leading(uses.holders, chain, columns, known)
+    depths = leading(uses.holders, chain, columns, known, STRIDE)
     for j in range(len(slots)):
-        if depths[j] == 0 or uses.used_at[uses.slots[_OLDEST, columns[j]] - 1] >= expired:
+        if depths[j] == 0 or uses.used_at[uses.slots[OLDEST, columns[j]] - 1] >= expired:
             continue
         young, old = 0, depths[j]
         while young < old:
@@ -276,50 +249,7 @@ def _matched(bundle: Bundle, chain: Chain, slots: Slots, expired: float) -> Colu
 
 
 @bare
-def _expire(uses: _Uses, slot: int, expired: float, most: int) -> None:
-    """Reclaim the slot's expired blocks, at most `most` of them."""
-    for _ in range(most):
-        oldest = uses.slots[_OLDEST, slot] - 1
-        if oldest < 0 or uses.used_at[oldest] >= expired:
-            break
-        _drop(uses, slot, oldest)
-
-
-@bare
 def _shrink(bundle: Bundle, slot: int, held: int) -> None:
-    uses = _unbundled(bundle)
-    while uses.slots[_HELD, slot] > held:
-        _drop(uses, slot, uses.slots[_OLDEST, slot] - 1)
-
-
-@bare
-def _drop(uses: _Uses, slot: int, row: Int) -> None:
-    _unlink(uses, slot, row)
-    clear_bit(uses.holders, np.int64(uses.holder[row]), slot)
-    delete(uses.table, row)
-    uses.slots[_HELD, slot] -= 1
-
-
-@bare
-def _unlink(uses: _Uses, slot: int, row: Int) -> None:
-    newer, older = uses.newer[row], uses.older[row]
-    if newer != 0:
-        uses.older[newer - 1] = older
-    else:
-        uses.slots[_NEWEST, slot] = older
-    if older != 0:
-        uses.newer[older - 1] = newer
-    else:
-        uses.slots[_OLDEST, slot] = newer
-
-
-@bare
-def _push_youngest(uses: _Uses, slot: int, row: Int) -> None:
-    before = uses.slots[_NEWEST, slot]
-    uses.newer[row] = 0
-    uses.older[row] = before
-    uses.slots[_NEWEST, slot] = row + 1
-    if before != 0:
-        uses.newer[before - 1] = row + 1
-    else:
-        uses.slots[_OLDEST, slot] = row + 1
+    uses = unbundled(bundle)
+    while uses.slots[HELD, slot] > held:
+        drop(uses, slot, uses.slots[OLDEST, slot] - 1)

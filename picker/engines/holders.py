@@ -1,8 +1,8 @@
 """Which endpoints hold a block: 64 of them to a word, and only words that are not zero are kept.
 
 A block that one endpoint holds costs one row; a block that all of 1,024 hold costs 16. A chain is matched against the
-whole pool by ANDing words, block after block, and a word is looked at no longer than one of its endpoints is still in
-the race.
+whole pool by ANDing words, block after block or with long strides, and a word is looked at no longer than one of its
+endpoints is still in the race.
 """
 
 from typing import NamedTuple
@@ -102,17 +102,21 @@ def clear_bit(holders: Holders, row: Int, column: Int) -> None:
 
 
 @kernel
-def leading(holders: Holders, chain: NDArray[np.uint64], columns: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+def leading(
+    holders: Holders, chain: NDArray[np.uint64], columns: NDArray[np.int64], width: int, stride: int
+) -> NDArray[np.int64]:
     """How many leading blocks of `chain` each of the columns holds, shape (N,); 0 for a column of -1.
 
-    `width` is above every column. Cost: one probe per block and word that is still in the race.
+    `width` is above every column. Cost: one probe per block and word that is still in the race. Where columns hold no
+    block without all that lead up to it, it is enough to look at every `stride`th, and at those before it for columns
+    that hold it not; else `stride` is 1.
     """
     alive = np.zeros((width + 63) >> 6, np.uint64)
     depth = np.zeros(width, np.int64)
     for column in columns:
         if column >= 0:
             alive[column >> 6] |= _ONE << np.uint64(column & 63)
-    _race(holders, chain, alive, np.flatnonzero(alive), depth)
+    _race(holders, chain, alive, np.flatnonzero(alive), depth, stride)
     out = np.zeros(len(columns), np.int64)
     for j in range(len(columns)):
         if columns[j] >= 0:
@@ -127,15 +131,24 @@ def _race(
     alive: NDArray[np.uint64],
     racing: NDArray[np.int64],
     depth: NDArray[np.int64],
+    stride: int,
 ) -> None:
     """Write into `depth` how far each column gets whose bit is set in `alive`; `racing` names the words of those."""
     words = len(racing)
-    for i in range(len(chain)):
+    for first in range(0, len(chain), stride):
+        last = min(first + stride, len(chain)) - 1
         kept = 0
         for w in range(words):
             word = racing[w]
-            still = alive[word] & _mask(holders, folded(holders.table, chain[i], word))
-            _reach(depth, word, alive[word] ^ still, i)
+            still = alive[word] & _mask(holders, folded(holders.table, chain[last], word))
+            gone = alive[word] ^ still
+            for i in range(first, last):
+                if gone == np.uint64(0):
+                    break
+                further = gone & _mask(holders, folded(holders.table, chain[i], word))
+                _reach(depth, word, gone ^ further, i)
+                gone = further
+            _reach(depth, word, gone, last)
             alive[word] = still
             if still != np.uint64(0):
                 racing[kept] = word

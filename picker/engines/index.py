@@ -352,4 +352,4 @@ def _matched(bundle: Bundle, chain: Chain, columns: NDArray[np.int64], slots: Sl
     for i in range(len(slots)):
         if 0 <= slots[i] < len(columns):
             wanted[i] = columns[slots[i]]
-    return leading(holders, chain, wanted, width).astype(np.float64)
+    return leading(holders, chain, wanted, width, 1).astype(np.float64)

@@ -107,7 +107,7 @@ class IndexReader:
 
     def matched(self, chain: Chain, slots: Slots) -> Column:
         """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,)."""
-        depths: Column = held(*self.state(), plain(chain), slots)
+        depths: Column = held(*self.state(), plain(chain), slots, 1)
         return depths
 
     def state(self) -> tuple[Bundle, Column]:
@@ -123,8 +123,8 @@ _bundled, _unbundled = bundling(holders_in(bytes, 2))  # of memory that is read 
 
 
 @kernel
-def held(bundle: Bundle, columns: Column, chain: Chain, slots: Slots) -> Column:
-    """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,)."""
+def held(bundle: Bundle, columns: Column, chain: Chain, slots: Slots, stride: int) -> Column:
+    """Consecutive leading blocks of `chain` that each slot holds, float64 of shape (N,); `stride` as of `leading`."""
     holders = _unbundled(bundle)
     wanted = np.full(len(slots), -1, np.int64)
     width = 0
@@ -132,7 +132,7 @@ def held(bundle: Bundle, columns: Column, chain: Chain, slots: Slots) -> Column:
         if 0 <= slots[i] < len(columns):
             wanted[i] = np.int64(columns[slots[i]])
             width = max(width, wanted[i] + 1)
-    return leading(holders, chain, wanted, width).astype(np.float64)
+    return leading(holders, chain, wanted, width, stride).astype(np.float64)
 
 
 def _columns(name: str) -> str:

@@ -16,6 +16,7 @@ from picker.engines.bundle import Bundle
 from picker.engines.fence import fence
 from picker.engines.kernels import bare, kernel
 from picker.engines.linear_hashing import plain
+from picker.engines.recency import STRIDE
 from picker.engines.rows import Column
 from picker.pool.view import PoolChange, PoolView, Slots
 from picker.requests.request import Chain
@@ -130,7 +131,7 @@ def _matched(
     slots: Slots,
 ) -> Column:
     fence()  # what came into the index after `known` was read may be found twice, but not never
-    depths = held(index, columns, chain, slots)
+    depths = held(index, columns, chain, slots, STRIDE)
     deepen(told, known, recent, since, chain, slots, depths)
     return depths
 

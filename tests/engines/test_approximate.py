@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picker.engines.approximate import DEFAULT_CAPACITY, ApproximateIndex
+from picker.engines.approximate import ApproximateIndex
+from picker.engines.recency import DEFAULT_CAPACITY
 
 TTL = 100.0
 SLOTS = (0, 1, 64, 130)
@@ -151,33 +152,36 @@ class Model:
         return float(depth)
 
 
-def chain_of(path: list[int]) -> list[int]:
-    """Chained block identities of a path in a tree: equal prefixes, and only those, share them."""
-    chain, block = [], 1
+def chain_of(path: list[int], blocks: int = 1) -> list[int]:
+    """Chained block identities of a path in a tree, so many for each step: equal prefixes, and only those, share
+    them."""
+    chain, node = [], 1
     for step in path:
-        block = 3 * block + step
-        chain.append(block)
+        node = 3 * node + step
+        chain += [100 * node + i for i in range(blocks)]
     return chain
 
 
 paths = st.lists(st.integers(0, 2), max_size=9)
 steps = st.one_of(
     st.tuples(st.just("touch"), st.sampled_from(SLOTS), paths),
-    st.tuples(st.just("capacity"), st.sampled_from(SLOTS), st.integers(1, 12)),
+    st.tuples(st.just("capacity"), st.sampled_from(SLOTS), st.integers(1, 12) | st.integers(1, 150)),
     st.tuples(st.just("clear"), st.sampled_from(SLOTS), st.none()),
     st.tuples(st.just("look"), st.none(), paths),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 40), steps), max_size=60))
-def test_it_is_an_lru_list_with_age_per_slot(history: list[tuple[int, tuple[str, Any, Any]]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 40), steps), max_size=60), st.sampled_from((1, 7, 16)))
+def test_it_is_an_lru_list_with_age_per_slot(
+    history: list[tuple[int, tuple[str, Any, Any]]], blocks_a_step: int
+) -> None:
     index, model, now = ApproximateIndex(ttl_s=TTL), Model(), 0.0
     for wait, (what, slot, argument) in history:
         now += wait
         if what == "touch":
-            index.touch(slot, u64(*chain_of(argument)), now)
-            model.touch(slot, chain_of(argument), now)
+            index.touch(slot, u64(*chain_of(argument, blocks_a_step)), now)
+            model.touch(slot, chain_of(argument, blocks_a_step), now)
         elif what == "capacity":
             index.set_capacity(slot, argument)
             model.set_capacity(slot, argument)
@@ -185,7 +189,8 @@ def test_it_is_an_lru_list_with_age_per_slot(history: list[tuple[int, tuple[str,
             index.clear(slot)
             model.clear(slot)
         else:
-            chain = chain_of(argument)
+            chain = chain_of(argument, blocks_a_step)
             assert held(index, chain, now, *SLOTS) == [model.matched(chain, s, now) for s in SLOTS]
     for path in ([0, 0, 0], [1, 2, 0], [2, 2, 2, 2]):
-        assert held(index, chain_of(path), now, *SLOTS) == [model.matched(chain_of(path), s, now) for s in SLOTS]
+        chain = chain_of(path, blocks_a_step)
+        assert held(index, chain, now, *SLOTS) == [model.matched(chain, s, now) for s in SLOTS]
