@@ -170,7 +170,8 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
         key = folded(table, chain[i], slot)
         row = np.int64(-1) if youngest < 0 else np.int64(uses.newer[youngest]) - 1
         if row < 0 or table.keys[row] != key:
-            rejuvenate(uses, slot, eldest, youngest)
+            if youngest >= 0:
+                rejuvenate(uses, slot, eldest, youngest)
             _expect(uses, slot, chain, i)
             row = eldest = find(table, key)
         if row >= 0:
@@ -184,7 +185,8 @@ def _touch(bundle: Bundle, slot: int, chain: Chain, now: float, expired: float, 
                 continue
             drop(uses, slot, slots[OLDEST, slot] - 1)
         add(uses, slot, chain[i], key, now)
-    rejuvenate(uses, slot, eldest, youngest)
+    if youngest >= 0:
+        rejuvenate(uses, slot, eldest, youngest)
 
 
 @inlined

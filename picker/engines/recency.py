@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from picker.engines.bundle import bundling
 from picker.engines.holders import Holders, clear_bit, no_holders, row_of, set_bit
-from picker.engines.kernels import bare
+from picker.engines.kernels import bare, inlined
 from picker.engines.linear_hashing import Int, Table, delete, empty_table, insert
 
 DEFAULT_CAPACITY = 31_250
@@ -61,7 +61,7 @@ def no_uses(rows: int, holders: Holders) -> Uses:
 bundled, unbundled = bundling(no_uses(2, no_holders(2)))
 
 
-@bare
+@inlined
 def add(uses: Uses, slot: int, block: np.uint64, key: np.uint64, now: float) -> None:
     """A block that the slot does not hold is its youngest."""
     row = insert(uses.table, key)
@@ -75,8 +75,8 @@ def add(uses: Uses, slot: int, block: np.uint64, key: np.uint64, now: float) -> 
 
 @bare
 def rejuvenate(uses: Uses, slot: int, eldest: Int, youngest: Int) -> None:
-    """Rows that stand side by side, from the eldest on, are the slot's youngest from now on; none where that is -1."""
-    if eldest >= 0 and uses.newer[youngest] != 0:
+    """Rows that stand side by side, from the eldest on, are the slot's youngest from now on."""
+    if uses.newer[youngest] != 0:
         _unlink(uses, slot, eldest, youngest)
         _push_youngest(uses, slot, eldest, youngest)
 
