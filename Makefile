@@ -5,11 +5,12 @@ ENGINES ?= sim
 POLICY ?= learned
 RUN_ARGS ?=
 FUZZ_S ?= 600
+SOAK_S ?= 3600
 # Typed one at a time: each imports from its own folder, and several have a conftest.py.
 SUITES := $(sort $(dir $(wildcard e2e/*/*.py))) $(addprefix tests/,bench conformance crds engines exchange handoff kube learning policies pool requests results routing server shared simulator stages telemetry wire)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-replicas e2e-kind chart-test manifests bench bench-short bench-peers results results-learned results-stages fuzz proto docs clean
+.PHONY: help run test lint unit e2e conformance e2e-vllm e2e-handoff e2e-report e2e-ranking e2e-wire e2e-replicas soak e2e-kind chart-test manifests bench bench-short bench-peers results results-learned results-stages fuzz proto docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -57,6 +58,9 @@ e2e-wire: .venv/.done ## The wire core under curl and h2load (needs both on this
 
 e2e-replicas: .venv/.done ## Two pickers that tell each other through a real Redis or Valkey (needs redis-server on this machine)
 	$(BIN)/pytest e2e/replicas
+
+soak: .venv/.done ## Does a picker hold more the longer it serves? (SOAK_S=3600 seconds, half of them by each response path)
+	SOAK_S=$(SOAK_S) $(BIN)/pytest -s e2e/soak
 
 fuzz: .venv/.done ## Coverage-guided fuzzing of the wire core (FUZZ_S=600 seconds; keeps its corpus in .cache)
 	$(BIN)/pip install -q -e '.[fuzz]'
